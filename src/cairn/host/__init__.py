@@ -1,0 +1,1 @@
+"""What Cairn does to its machine: engines, images, keys, processes, and taking it all away."""

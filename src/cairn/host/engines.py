@@ -1,0 +1,199 @@
+"""The network engine, OVS and OVN, in a version whose userspace conntrack holds.
+
+Debian 12's OVS 3.1 can crash in userspace connection tracking with NAT, and a machine without the
+kernel module has no other datapath. So unless the machine's own is new enough, Debian 13's packages
+are unpacked beside the system: fetched by apt from the archive that this machine already uses,
+verified by apt against Debian's keys, never installed. Nothing outside the cache directory changes
+and no daemon starts.
+
+The programs keep their names: each ELF file is given the unpacked loader and library path, so that
+`comm`, `/proc/PID/exe` and pidfiles name the daemon and not a loader.
+"""
+
+import fcntl
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cairn.core.errors import Unavailable
+
+CACHE = Path("/var/cache/cairn")
+OVS_SERIES = (3, 5)
+SUITE = "trixie"
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+PROGRAMS = (
+    "ovsdb-server",
+    "ovsdb-tool",
+    "ovsdb-client",
+    "ovs-vsctl",
+    "ovs-vswitchd",
+    "ovs-ofctl",
+    "ovs-appctl",
+    "ovs-dpctl",
+    "ovn-nbctl",
+    "ovn-sbctl",
+    "ovn-northd",
+    "ovn-controller",
+    "ovn-appctl",
+    "ovn-trace",
+)
+PACKAGES = ("openvswitch-switch", "ovn-central", "ovn-host", "patchelf")
+# Of everything these packages ask for, only what the programs link to: no Python, Perl or systemd.
+NEEDED = re.compile(
+    r"^(openvswitch-(common|switch)|ovn-(common|central|host)|patchelf|lib.*|zlib1g)$"
+)
+DOWNLOAD_S_MAX = 600
+
+
+def ensure_ovs(cache: Path = CACHE) -> Path:
+    """Folder with `bin/` (every program of PROGRAMS) and `usr/share/` (database schemas).
+
+    Takes some seconds and the network the first time, nothing afterwards; an interrupted first
+    time is done again from the start. Raises Unavailable with apt's own words.
+    """
+    home = cache / "engines" / "ovs-{}.{}".format(*OVS_SERIES)
+    if (home / "bin").is_dir():
+        return home
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with _only_one(home.parent / ".lock"):
+        if (home / "bin").is_dir():
+            return home
+        for left_over in home.parent.glob(".unpack-*"):
+            shutil.rmtree(left_over)
+        work = Path(tempfile.mkdtemp(prefix=".unpack-", dir=home.parent))
+        try:
+            work.chmod(0o755)
+            if _own_version() >= OVS_SERIES:
+                _link_own(work)
+            else:
+                _unpack(work, home)
+            work.rename(home)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    return home
+
+
+@contextmanager
+def _only_one(lock: Path) -> Iterator[None]:
+    with lock.open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+
+
+def _own_version() -> tuple[int, int]:
+    """Version of the machine's installed OVS, (0, 0) when one of the programs is missing."""
+    if any(shutil.which(program) is None for program in PROGRAMS):
+        return (0, 0)
+    said = subprocess.run(
+        ["ovs-vswitchd", "--version"], check=False, capture_output=True, text=True
+    ).stdout
+    found = re.search(r"(\d+)\.(\d+)", said)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def _link_own(work: Path) -> None:
+    (work / "usr").mkdir()
+    (work / "usr/share").symlink_to("/usr/share")
+    (work / "bin").mkdir()
+    for program in PROGRAMS:
+        where = shutil.which(program)
+        assert where is not None
+        (work / "bin" / program).symlink_to(where)
+
+
+def _unpack(work: Path, home: Path) -> None:
+    """Fill `work`, which becomes `home`: the loader's path inside the programs names `home`."""
+    debs = _download(work / "apt")
+    for deb in debs:
+        _run(["dpkg", "-x", str(deb), str(work)])
+    shutil.rmtree(work / "apt")
+    loader = _one(work, "usr/lib/*/ld-linux*.so.*", "usr/lib/ld-linux*.so.*")
+    libraries = loader.parent
+    paths = [libraries, libraries / "openvswitch", libraries / "ovn"]
+    search = ":".join(str(home / path.relative_to(work)) for path in paths)
+    patchelf = [str(loader), "--library-path", str(libraries), str(work / "usr/bin/patchelf")]
+    (work / "bin").mkdir()
+    for program in PROGRAMS:
+        # Debian puts ovs-vswitchd where alternatives choose among builds; elsewhere it is usr/sbin.
+        binary = _one(work, f"usr/*bin/{program}", f"usr/lib/*/{program}")
+        interpreter = str(home / loader.relative_to(work))
+        # DT_RPATH and not RUNPATH: it also holds for what the libraries themselves link to.
+        ask = ["--set-interpreter", interpreter, "--force-rpath", "--set-rpath", search]
+        _run([*patchelf, *ask, str(binary)])
+        (work / "bin" / program).symlink_to(Path("..") / binary.relative_to(work))
+
+
+def _download(folder: Path) -> list[Path]:
+    """Have apt fetch the packages in a world of its own: empty status, own lists and sources."""
+    (folder / "lists/partial").mkdir(parents=True)
+    (folder / "archives/partial").mkdir(parents=True)
+    (folder / "debs").mkdir()
+    (folder / "status").touch()
+    source = f"deb [signed-by={KEYRING}] {_debian_archive()} {SUITE} main\n"
+    (folder / "sources.list").write_text(source)
+    world = {
+        "Dir::Etc::sourcelist": folder / "sources.list",
+        "Dir::Etc::sourceparts": "/dev/null",
+        "Dir::State": folder,
+        "Dir::State::lists": folder / "lists",
+        "Dir::State::status": folder / "status",
+        "Dir::Cache": folder,
+        "Dir::Etc::Preferences": "/dev/null",
+        "Dir::Etc::PreferencesParts": "/dev/null",
+        # The unpacking user must be able to read what apt's own user fetched.
+        "APT::Sandbox::User": "root",
+        "Acquire::Languages": "none",
+        "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled": "false",
+        "Acquire::Retries": "3",
+    }
+    apt = ["apt-get", "-q", *(f"-o{key}={value}" for key, value in world.items())]
+    _run([*apt, "update"])
+    plan = _run([*apt, "install", "--simulate", "--no-install-recommends", *PACKAGES])
+    wanted = [name for name in re.findall(r"^Inst (\S+)", plan, re.MULTILINE) if NEEDED.match(name)]
+    _run([*apt, "download", *wanted], cwd=folder / "debs")
+    return sorted((folder / "debs").glob("*.deb"))
+
+
+def _debian_archive() -> str:
+    """Address of the Debian archive that this machine's own apt uses (not the security one)."""
+    form = "$(ORIGIN) $(LABEL) $(REPO_URI)"
+    said = _run(["apt-get", "indextargets", "--format", form, "Created-By: Packages"])
+    for line in said.splitlines():
+        *labels, address = line.split()
+        if labels[:2] == ["Debian", "Debian"]:
+            return address
+    raise Unavailable(
+        "cannot fetch Open vSwitch: this machine's apt knows no Debian archive",
+        because="`apt-get indextargets` lists none with Origin and Label Debian;"
+        " run `apt-get update`, or install Open vSwitch 3.5 and OVN 25.03 or newer yourself",
+    )
+
+
+def _one(root: Path, *patterns: str) -> Path:
+    """The one real file that matches, by the first pattern that finds any."""
+    for pattern in patterns:
+        for found in sorted(root.glob(pattern)):
+            if found.is_file():
+                return found
+    raise Unavailable(
+        "Debian's Open vSwitch packages are not as expected", because=f"no {patterns}"
+    )
+
+
+def _run(command: list[str], *, cwd: Path | None = None) -> str:
+    try:
+        done = subprocess.run(
+            command, check=False, capture_output=True, text=True, cwd=cwd, timeout=DOWNLOAD_S_MAX
+        )
+    except subprocess.TimeoutExpired as late:
+        raise Unavailable(
+            f"`{command[0]}` did not end within {DOWNLOAD_S_MAX} s", because=" ".join(command)
+        ) from late
+    if done.returncode != 0:
+        said = (done.stderr or done.stdout).strip()[-2000:]
+        raise Unavailable(f"`{command[0]}` failed: {said}", because=" ".join(command))
+    return done.stdout
