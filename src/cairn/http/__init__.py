@@ -1,0 +1,1 @@
+"""The shell that all services share: routes, tokens, microversions, policy, bodies, faults, pages."""

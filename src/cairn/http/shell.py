@@ -1,0 +1,299 @@
+"""A request's way: route, request id, token, version, policy, body, transaction, reply.
+
+Falcon routes; everything else of a request is here, once, for all services. Whatever goes wrong leaves
+as a reply in the service's own shape with the request's id, and as one log line with the cause.
+"""
+
+import asyncio
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any
+
+import falcon
+import falcon.asgi
+import msgspec
+import structlog
+
+from cairn.core import log
+from cairn.core.caller import Caller
+from cairn.core.errors import CloudError, Denied, Invalid, Unauthenticated
+from cairn.db.engine import Database
+from cairn.http import faults
+from cairn.http.call import Call, Query
+from cairn.http.faults import HttpFault
+from cairn.http.policy import Policy
+from cairn.http.routes import Reply, Route, Service
+from cairn.http.versions import BadVersion, Version, VersionNotServed
+
+Authenticate = Callable[[str], Caller]
+"""A token's text to who it stands for; raises Unauthenticated. Must not touch the database or wait."""
+
+Observe = Callable[[Service, Route, int, float], None]
+"""Told of each finished request: service, route, status, seconds."""
+
+REQUEST_SECONDS_MAX = 60.0
+_log = log.get("http")
+_encode = msgspec.json.Encoder().encode
+_decode_any = msgspec.json.Decoder().decode
+
+
+class Shell:
+    """The ASGI application over a set of services."""
+
+    def __init__(
+        self,
+        *,
+        services: Sequence[Service],
+        database: Database,
+        authenticate: Authenticate,
+        observe: Observe | None = None,
+        overrides: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> None:
+        self.services = tuple(services)
+        self.database = database
+        self.authenticate = authenticate
+        self.observe = observe
+        self.policies = {
+            s.name: Policy({**s.policy, **(overrides or {}).get(s.name, {})}) for s in services
+        }
+        self.app = falcon.asgi.App()
+        self.app.req_options.strip_url_path_trailing_slash = True
+        for kind in (Exception, falcon.HTTPError):
+            self.app.add_error_handler(kind, self._on_error)
+        for service in services:
+            self._mount(service)
+            self.app.add_sink(_refuse_unknown, prefix=service.root + "/")
+
+    def _mount(self, service: Service) -> None:
+        by_path: dict[str, dict[str, list[Route]]] = defaultdict(lambda: defaultdict(list))
+        for route in service.routes:
+            by_path[route.path][route.method].append(route)
+        for path, methods in by_path.items():
+            full = (service.root + path).rstrip("/") or "/"
+            self.app.add_route(full, self._resource(service, methods))
+
+    def _resource(self, service: Service, methods: Mapping[str, list[Route]]) -> object:
+        """An object with one responder a method, as Falcon wants it."""
+        responders = {}
+        if "GET" in methods and "HEAD" not in methods:
+            methods = {**methods, "HEAD": methods["GET"]}
+        for method, routes in methods.items():
+            responders[f"on_{method.lower()}"] = _Responder(self, service, tuple(routes)).respond
+        return type("Resource", (), {name: staticmethod(f) for name, f in responders.items()})()
+
+    async def _on_error(
+        self, req: falcon.asgi.Request, resp: falcon.asgi.Response, error: Exception, params: Any
+    ) -> None:
+        """Faults of the routing itself; a request that reached its responder never comes here."""
+        service = next((s for s in self.services if req.path.startswith(s.root + "/")), None)
+        shape = service.shape_fault if service else faults.keystone
+        status = int(str(getattr(error, "status", "500"))[:3])
+        if status >= 500:
+            _log.error("request failed", path=req.path, exc_info=error)
+        message = {404: "The resource could not be found.", 405: "Method not allowed."}.get(
+            status, "The server has failed while it handled the request."
+        )
+        body, content_type = shape(status, message)
+        resp.status = status
+        resp.data, resp.content_type = body, content_type
+        resp.set_header("X-Openstack-Request-Id", f"req-{uuid.uuid4()}")
+        for name, value in (getattr(error, "headers", None) or {}).items():
+            resp.set_header(name, value)
+
+
+async def _refuse_unknown(req: Any, resp: Any, **_: Any) -> None:
+    raise falcon.HTTPNotFound
+
+
+class _Responder:
+    """All routes of one method on one path: they differ in microversion only."""
+
+    def __init__(self, shell: Shell, service: Service, routes: tuple[Route, ...]) -> None:
+        self._shell = shell
+        self._service = service
+        self._routes = routes
+        self._policy = shell.policies[service.name]
+        self._decoders = {
+            id(r): msgspec.json.Decoder(r.body).decode if r.body not in (None, object) else None
+            for r in routes
+        }
+        for route in routes:
+            assert (route.do is None) != (route.run is None), f"{route.path}: one of do and run"
+            assert route.rule is None or route.rule in self._policy.rules, f"no rule {route.rule}"
+
+    async def respond(
+        self, req: falcon.asgi.Request, resp: falcon.asgi.Response, **path: str
+    ) -> None:
+        started = time.perf_counter()
+        request_id = f"req-{uuid.uuid4()}"
+        service = self._service
+        route = self._routes[0]
+        try:
+            headers = req.headers
+            version = service.versions.asked(_lower(headers)) if service.versions else None
+            route = self._route_for(version)
+            reply = await self._answer(req, route, version, path, request_id)
+            _write_reply(resp, route, reply)
+            if service.versions and version:
+                for name, value in service.versions.reply_headers(version).items():
+                    resp.set_header(name, value)
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            self._refuse(req, resp, error, request_id)
+        resp.set_header("X-Openstack-Request-Id", request_id)
+        if service.request_id_header:
+            resp.set_header(service.request_id_header, request_id)
+        if self._shell.observe:
+            seconds = time.perf_counter() - started
+            self._shell.observe(service, route, int(str(resp.status)[:3]), seconds)
+
+    def _route_for(self, version: Version | None) -> Route:
+        for route in self._routes:
+            if version is None or (
+                (route.since is None or version >= route.since)
+                and (route.until is None or version <= route.until)
+            ):
+                return route
+        raise HttpFault(404, "The resource could not be found in this API version.")
+
+    async def _answer(
+        self,
+        req: falcon.asgi.Request,
+        route: Route,
+        version: Version | None,
+        path: Mapping[str, str],
+        request_id: str,
+    ) -> Reply:
+        headers = _lower(req.headers)
+        caller = self._caller(route, headers, request_id)
+        if caller is not None and route.rule is not None:
+            target = {**path, "project_id": caller.project_id}
+            if not self._policy.allows(route.rule, caller, target):
+                raise Denied(f"Policy does not allow this request: rule '{route.rule}'.")
+        call: Call[Any] = Call(
+            caller=caller,
+            path=path,
+            query=_query(req),
+            body=None if route.streams else await self._body(req, route),
+            headers=headers,
+            base_url=f"{req.forwarded_scheme}://{req.forwarded_host}",
+            url_path=req.path,
+            request_id=request_id,
+            policy=self._policy,
+            version=version,
+            stream=_chunks(req) if route.streams else None,
+        )
+        return await self._handled(route, call)
+
+    def _caller(self, route: Route, headers: Mapping[str, str], request_id: str) -> Caller | None:
+        if route.rule is None:
+            return None
+        token = headers.get("x-auth-token")
+        if not token:
+            raise Unauthenticated("The request you have made requires authentication.")
+        caller = self._shell.authenticate(token)
+        return msgspec.structs.replace(caller, request_id=request_id)
+
+    async def _body(self, req: falcon.asgi.Request, route: Route) -> Any:
+        if route.body is None:
+            return None
+        length = req.content_length
+        if length is not None and length > route.body_bytes_max:
+            raise HttpFault(413, f"The body may have at most {route.body_bytes_max} bytes.")
+        data = bytearray()
+        async for chunk in req.stream:
+            data += chunk
+            if len(data) > route.body_bytes_max:
+                raise HttpFault(413, f"The body may have at most {route.body_bytes_max} bytes.")
+        kind = (req.content_type or "application/json").split(";")[0].strip().lower()
+        if kind != "application/json" and not (kind.startswith("application/") and "json" in kind):
+            raise HttpFault(415, f"Unsupported Content-Type '{kind[:60]}'; use application/json.")
+        try:
+            decode = self._decoders[id(route)] or _decode_any
+            return decode(bytes(data))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise Invalid(f"Invalid input: {error}") from error
+
+    async def _handled(self, route: Route, call: Call[Any]) -> Reply:
+        if route.run is not None:
+            result = await route.run(self._shell.database, call)
+        else:
+            do = route.do
+            assert do is not None
+            reads = route.reads if route.reads is not None else route.method in ("GET", "HEAD")
+            transact = self._shell.database.read if reads else self._shell.database.write
+            async with asyncio.timeout(REQUEST_SECONDS_MAX):
+                result = await transact(lambda tx: do(tx, call))
+        return result if isinstance(result, Reply) else Reply(body=result)
+
+    def _refuse(
+        self, req: Any, resp: falcon.asgi.Response, error: Exception, request_id: str
+    ) -> None:
+        status, message, headers = self._verdict(error)
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            if status >= 500:
+                _log.error("request failed", method=req.method, path=req.path, exc_info=error)
+            elif isinstance(error, CloudError) and error.because:
+                _log.info("refused", path=req.path, status=status, because=error.because)
+        body, content_type = self._service.shape_fault(status, message)
+        resp.status = status
+        if req.method != "HEAD":
+            resp.data = body
+        resp.content_type = content_type
+        for name, value in headers.items():
+            resp.set_header(name, value)
+
+    def _verdict(self, error: Exception) -> tuple[int, str, dict[str, str]]:
+        if isinstance(error, HttpFault):
+            return error.status, error.message, error.headers
+        if isinstance(error, Unauthenticated):
+            return 401, error.message, {"WWW-Authenticate": 'Keystone uri="/identity/v3"'}
+        if isinstance(error, CloudError):
+            status = faults.status_of(error, self._service.statuses)
+            return status, error.message, {"Retry-After": "1"} if status == 503 else {}
+        if isinstance(error, BadVersion):
+            return 400, str(error), {}
+        if isinstance(error, VersionNotServed):
+            return 406, str(error), {}
+        if isinstance(error, TimeoutError):
+            return 503, "The request took too long and was given up; nothing was changed.", {}
+        return 500, "The server has failed while it handled the request.", {}
+
+
+def _write_reply(resp: falcon.asgi.Response, route: Route, reply: Reply) -> None:
+    status = reply.status or route.status
+    resp.status = status
+    for name, value in reply.headers.items():
+        resp.set_header(name, value)
+    if reply.stream is not None:
+        resp.content_type = reply.content_type
+        resp.stream = reply.stream
+        if reply.content_length is not None:
+            resp.content_length = reply.content_length
+    elif reply.body is None or status == 204:
+        if status not in (204, 304):
+            # Without a type, clients that parse by type would stumble over an empty body.
+            resp.content_type = reply.content_type
+            resp.data = b""
+    else:
+        resp.content_type = reply.content_type
+        resp.data = reply.body if isinstance(reply.body, bytes) else _encode(reply.body)
+
+
+def _lower(headers: Mapping[str, str]) -> Mapping[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
+
+
+def _query(req: falcon.asgi.Request) -> Query:
+    try:
+        return Query(req.query_string)
+    except ValueError as error:
+        raise Invalid("The query string has too many fields.") from error
+
+
+async def _chunks(req: falcon.asgi.Request) -> AsyncIterator[bytes]:
+    async for chunk in req.stream:
+        yield chunk
