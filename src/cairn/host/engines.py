@@ -20,11 +20,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cairn.core.errors import Unavailable
+from cairn.host import packages
 
 CACHE = Path("/var/cache/cairn")
 OVS_SERIES = (3, 5)
 SUITE = "trixie"
-KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 PROGRAMS = (
     "ovsdb-server",
     "ovsdb-tool",
@@ -43,10 +43,7 @@ PROGRAMS = (
 )
 PACKAGES = ("openvswitch-switch", "ovn-central", "ovn-host", "patchelf")
 # Of everything these packages ask for, only what the programs link to: no Python, Perl or systemd.
-NEEDED = re.compile(
-    r"^(openvswitch-(common|switch)|ovn-(common|central|host)|patchelf|lib.*|zlib1g)$"
-)
-DOWNLOAD_S_MAX = 600
+NEEDED = r"openvswitch-(common|switch)|ovn-(common|central|host)|patchelf|lib.*|zlib1g"
 
 
 def ensure_ovs(cache: Path = CACHE) -> Path:
@@ -107,93 +104,26 @@ def _link_own(work: Path) -> None:
 
 def _unpack(work: Path, home: Path) -> None:
     """Fill `work`, which becomes `home`: the loader's path inside the programs names `home`."""
-    debs = _download(work / "apt")
-    for deb in debs:
-        _run(["dpkg", "-x", str(deb), str(work)])
-    shutil.rmtree(work / "apt")
-    loader = _one(work, "usr/lib/*/ld-linux*.so.*", "usr/lib/ld-linux*.so.*")
+    packages.fetch(PACKAGES, NEEDED, work, suite=SUITE)
+    loader = packages.loader_in(work)
     libraries = loader.parent
-    paths = [libraries, libraries / "openvswitch", libraries / "ovn"]
+    paths = (libraries, libraries / "openvswitch", libraries / "ovn")
     search = ":".join(str(home / path.relative_to(work)) for path in paths)
     patchelf = [str(loader), "--library-path", str(libraries), str(work / "usr/bin/patchelf")]
     (work / "bin").mkdir()
     for program in PROGRAMS:
-        # Debian puts ovs-vswitchd where alternatives choose among builds; elsewhere it is usr/sbin.
-        binary = _one(work, f"usr/*bin/{program}", f"usr/lib/*/{program}")
+        binary = _program(work, program)
         interpreter = str(home / loader.relative_to(work))
         # DT_RPATH and not RUNPATH: it also holds for what the libraries themselves link to.
         ask = ["--set-interpreter", interpreter, "--force-rpath", "--set-rpath", search]
-        _run([*patchelf, *ask, str(binary)])
+        packages.run([*patchelf, *ask, str(binary)])
         (work / "bin" / program).symlink_to(Path("..") / binary.relative_to(work))
 
 
-def _download(folder: Path) -> list[Path]:
-    """Have apt fetch the packages in a world of its own: empty status, own lists and sources."""
-    (folder / "lists/partial").mkdir(parents=True)
-    (folder / "archives/partial").mkdir(parents=True)
-    (folder / "debs").mkdir()
-    (folder / "status").touch()
-    source = f"deb [signed-by={KEYRING}] {_debian_archive()} {SUITE} main\n"
-    (folder / "sources.list").write_text(source)
-    world = {
-        "Dir::Etc::sourcelist": folder / "sources.list",
-        "Dir::Etc::sourceparts": "/dev/null",
-        "Dir::State": folder,
-        "Dir::State::lists": folder / "lists",
-        "Dir::State::status": folder / "status",
-        "Dir::Cache": folder,
-        "Dir::Etc::Preferences": "/dev/null",
-        "Dir::Etc::PreferencesParts": "/dev/null",
-        # The unpacking user must be able to read what apt's own user fetched.
-        "APT::Sandbox::User": "root",
-        "Acquire::Languages": "none",
-        "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled": "false",
-        "Acquire::Retries": "3",
-    }
-    apt = ["apt-get", "-q", *(f"-o{key}={value}" for key, value in world.items())]
-    _run([*apt, "update"])
-    plan = _run([*apt, "install", "--simulate", "--no-install-recommends", *PACKAGES])
-    wanted = [name for name in re.findall(r"^Inst (\S+)", plan, re.MULTILINE) if NEEDED.match(name)]
-    _run([*apt, "download", *wanted], cwd=folder / "debs")
-    return sorted((folder / "debs").glob("*.deb"))
-
-
-def _debian_archive() -> str:
-    """Address of the Debian archive that this machine's own apt uses (not the security one)."""
-    form = "$(ORIGIN) $(LABEL) $(REPO_URI)"
-    said = _run(["apt-get", "indextargets", "--format", form, "Created-By: Packages"])
-    for line in said.splitlines():
-        *labels, address = line.split()
-        if labels[:2] == ["Debian", "Debian"]:
-            return address
-    raise Unavailable(
-        "cannot fetch Open vSwitch: this machine's apt knows no Debian archive",
-        because="`apt-get indextargets` lists none with Origin and Label Debian;"
-        " run `apt-get update`, or install Open vSwitch 3.5 and OVN 25.03 or newer yourself",
-    )
-
-
-def _one(root: Path, *patterns: str) -> Path:
-    """The one real file that matches, by the first pattern that finds any."""
-    for pattern in patterns:
-        for found in sorted(root.glob(pattern)):
+def _program(work: Path, name: str) -> Path:
+    # Debian puts ovs-vswitchd where alternatives choose among builds; elsewhere it is usr/sbin.
+    for pattern in (f"usr/*bin/{name}", f"usr/lib/*/{name}"):
+        for found in sorted(work.glob(pattern)):
             if found.is_file():
                 return found
-    raise Unavailable(
-        "Debian's Open vSwitch packages are not as expected", because=f"no {patterns}"
-    )
-
-
-def _run(command: list[str], *, cwd: Path | None = None) -> str:
-    try:
-        done = subprocess.run(
-            command, check=False, capture_output=True, text=True, cwd=cwd, timeout=DOWNLOAD_S_MAX
-        )
-    except subprocess.TimeoutExpired as late:
-        raise Unavailable(
-            f"`{command[0]}` did not end within {DOWNLOAD_S_MAX} s", because=" ".join(command)
-        ) from late
-    if done.returncode != 0:
-        said = (done.stderr or done.stdout).strip()[-2000:]
-        raise Unavailable(f"`{command[0]}` failed: {said}", because=" ".join(command))
-    return done.stdout
+    raise Unavailable("Debian's Open vSwitch packages are not as expected", because=f"no {name}")

@@ -1,0 +1,98 @@
+"""Debian packages as parts, not as installations: fetched and verified by apt, unpacked anywhere.
+
+apt runs with an empty list of installed packages, so that it names the whole set a program needs,
+and with folders of its own wherever it would write. The machine's own packages stay as they are.
+"""
+
+import re
+import subprocess
+from pathlib import Path
+
+from cairn.core.errors import Unavailable
+
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+RUN_S_MAX = 600
+
+
+def fetch(names: tuple[str, ...], keep: str, folder: Path, *, suite: str | None = None) -> None:
+    """Unpack `names`, and of what they depend on all whose name matches `keep`, into `folder`.
+
+    `suite` names another Debian release than the machine's own. Raises Unavailable with apt's words.
+    """
+    work = folder / ".apt"
+    for part in ("lists/partial", "archives/partial", "debs"):
+        (work / part).mkdir(parents=True)
+    (work / "status").touch()
+    world = {
+        "Dir::State": work,
+        "Dir::State::status": work / "status",
+        "Dir::State::lists": work / "lists",
+        "Dir::Cache": work,
+        # The unpacking user must be able to read what apt's own user fetched.
+        "APT::Sandbox::User": "root",
+        "Acquire::Languages": "none",
+        "Acquire::Retries": "3",
+        "APT::Architectures": _architecture(),
+    }
+    if suite:
+        source = f"deb [signed-by={KEYRING}] {_debian_archive()} {suite} main\n"
+        (work / "sources.list").write_text(source)
+        # The machine's pins are about its own release.
+        world |= {
+            "Dir::Etc::sourcelist": work / "sources.list",
+            "Dir::Etc::sourceparts": "/dev/null",
+            "Dir::Etc::Preferences": "/dev/null",
+            "Dir::Etc::PreferencesParts": "/dev/null",
+        }
+    apt = ["apt-get", "-q", *(f"-o{key}={value}" for key, value in world.items())]
+    run([*apt, "update"])
+    plan = run([*apt, "install", "--simulate", "--no-install-recommends", *names])
+    planned = re.findall(r"^Inst (\S+)", plan, re.MULTILINE)
+    run([*apt, "download", *(name for name in planned if re.fullmatch(keep, name))], work / "debs")
+    for deb in sorted((work / "debs").glob("*.deb")):
+        run(["dpkg", "-x", str(deb), str(folder)])
+    run(["rm", "-r", str(work)])
+
+
+def loader_in(folder: Path) -> Path:
+    """The dynamic loader of an unpacked libc; its folder holds the libraries."""
+    for found in sorted(folder.glob("**/ld-linux*.so.*")):
+        if not found.is_symlink():
+            return found
+    raise Unavailable("the unpacked Debian packages hold no libc", because=str(folder))
+
+
+def run(command: list[str], cwd: Path | None = None) -> str:
+    """What the command printed. Raises Unavailable with its own words when it failed."""
+    try:
+        done = subprocess.run(
+            command, check=False, capture_output=True, text=True, cwd=cwd, timeout=RUN_S_MAX
+        )
+    except FileNotFoundError as missing:
+        raise Unavailable(f"this machine has no program `{command[0]}`") from missing
+    except subprocess.TimeoutExpired as late:
+        raise Unavailable(
+            f"`{command[0]}` did not end within {RUN_S_MAX} s", because=" ".join(command)
+        ) from late
+    if done.returncode != 0:
+        said = (done.stderr or done.stdout).strip()[-2000:]
+        raise Unavailable(f"`{command[0]}` failed: {said}", because=" ".join(command))
+    return done.stdout
+
+
+def _architecture() -> str:
+    return run(["dpkg", "--print-architecture"]).strip()
+
+
+def _debian_archive() -> str:
+    """Address of the Debian archive that this machine's own apt uses (not the security one)."""
+    form = "$(ORIGIN) $(LABEL) $(REPO_URI)"
+    said = run(["apt-get", "indextargets", "--format", form, "Created-By: Packages"])
+    for line in said.splitlines():
+        *labels, address = line.split()
+        if labels == ["Debian", "Debian"]:
+            return address
+    raise Unavailable(
+        "this machine's apt knows no Debian archive; run `apt-get update`",
+        because="`apt-get indextargets` lists none with Origin and Label Debian",
+    )
