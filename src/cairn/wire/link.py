@@ -1,0 +1,171 @@
+"""The connection between an agent and the control plane: framed msgpack, opened by the agent.
+
+A frame is four bytes of length (big-endian) and one tagged record. The first frame from the agent is
+`Hello`, and its kind says what the connection is for: the node's own stream, the bytes of an image, or
+a guest's screen. After `Go` the latter two carry raw bytes.
+"""
+
+import asyncio
+import contextlib
+import ssl
+from typing import Protocol
+
+import msgspec
+from msgspec import Struct
+
+from cairn.core.errors import Invalid, Unavailable
+from cairn.core.ids import ImageId, NodeId, ServerId
+from cairn.wire.report import NodeReport
+from cairn.wire.spec import NodeSpec
+
+WIRE_VERSION = 1
+FRAME_BYTES_MAX = 64 << 20  # a zone of some 100,000 ports; anything larger is an attack or a bug
+PING_PERIOD_S = 5.0  # the agent says something at least this often
+SILENCE_S = 20.0  # after this much silence a side takes the connection for dead
+
+
+class Hello(Struct, frozen=True, kw_only=True, tag=True):
+    """First frame of the agent."""
+
+    wire_version: int
+    node_id: NodeId
+    agent_version: str = ""
+    kind: str = "node"  # "node", "image" or "screen"
+    subject: str = ""  # the image's id, or the screen's one-time key
+
+
+class Welcome(Struct, frozen=True, kw_only=True, tag=True):
+    """The control plane accepts; the agent's reports are numbered from `report_base` upwards."""
+
+    report_base: int
+
+
+class Refused(Struct, frozen=True, kw_only=True, tag=True):
+    """The control plane does not; `reason` is for the host's operator."""
+
+    reason: str
+
+
+class Go(Struct, frozen=True, kw_only=True, tag=True):
+    """Raw bytes follow; `size_bytes` of them, or until the end when -1."""
+
+    size_bytes: int = -1
+
+
+class Spec(Struct, frozen=True, kw_only=True, tag=True):
+    spec: NodeSpec
+
+
+class Report(Struct, frozen=True, kw_only=True, tag=True):
+    report: NodeReport
+
+
+class Ping(Struct, frozen=True, kw_only=True, tag=True):
+    """Sent by the agent, sent back by the control plane: both know that the other lives."""
+
+
+class ConsoleLog(Struct, frozen=True, kw_only=True, tag=True):
+    server_id: ServerId
+    lines: int | None = None
+
+
+class OpenScreen(Struct, frozen=True, kw_only=True, tag=True):
+    """Open a second connection of kind "screen" under `key` and join it to the guest's screen."""
+
+    server_id: ServerId
+    key: str
+
+
+Asked = ConsoleLog | OpenScreen
+
+
+class Question(Struct, frozen=True, kw_only=True, tag=True):
+    """Something that only the host knows. Questions change nothing."""
+
+    number: int
+    ask: Asked
+
+
+class Answer(Struct, frozen=True, kw_only=True, tag=True):
+    number: int
+    data: bytes = b""
+    refused: str = ""  # why there is no answer
+
+
+Frame = Hello | Welcome | Refused | Go | Spec | Report | Ping | Question | Answer
+
+encode = msgspec.msgpack.Encoder().encode
+decode = msgspec.msgpack.Decoder(Frame).decode
+
+
+class Link(Protocol):
+    """One connection, as both sides use it; the simulator has its own."""
+
+    async def send(self, frame: Frame) -> None:
+        """Unavailable when the connection is gone."""
+        ...
+
+    async def receive(self) -> Frame:
+        """The next frame; Unavailable when the connection is gone or silent for SILENCE_S."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class StreamLink:
+    """A `Link` over asyncio streams. `reader` and `writer` are for the raw bytes after `Go`."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def send(self, frame: Frame) -> None:
+        data = encode(frame)
+        try:
+            self.writer.write(len(data).to_bytes(4, "big") + data)
+            async with asyncio.timeout(SILENCE_S):
+                await self.writer.drain()
+        except (OSError, TimeoutError) as error:
+            raise Unavailable("The connection is gone.", because=repr(error)) from error
+
+    async def receive(self) -> Frame:
+        try:
+            async with asyncio.timeout(SILENCE_S):
+                size = int.from_bytes(await self.reader.readexactly(4), "big")
+                if size > FRAME_BYTES_MAX:
+                    raise Invalid(f"A frame of {size} bytes is larger than {FRAME_BYTES_MAX}.")
+                data = await self.reader.readexactly(size)
+        except (OSError, EOFError, TimeoutError) as error:
+            raise Unavailable("The connection is gone.", because=repr(error)) from error
+        try:
+            return decode(data)
+        except msgspec.DecodeError as error:
+            raise Invalid("A frame could not be understood.", because=str(error)) from error
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError, RuntimeError):
+            self.writer.close()
+
+    def peer_node_id(self) -> NodeId | None:
+        """The node that the peer's certificate was made out to; None without one."""
+        certificate = self.writer.get_extra_info("peercert") or {}
+        for kind, value in certificate.get("subjectAltName", ()):
+            if kind == "URI" and value.startswith("cairn:node:"):
+                return NodeId(value.removeprefix("cairn:node:"))
+        return None
+
+
+async def connect(host: str, port: int, context: ssl.SSLContext) -> StreamLink:
+    """Open a connection to the control plane's node port."""
+    try:
+        async with asyncio.timeout(SILENCE_S):
+            reader, writer = await asyncio.open_connection(host, port, ssl=context)
+    except (OSError, TimeoutError, ssl.SSLError) as error:
+        raise Unavailable(
+            f"The control plane at {host}:{port} cannot be reached.", because=repr(error)
+        ) from error
+    return StreamLink(reader, writer)
+
+
+def wanted_image(hello: Hello) -> ImageId:
+    return ImageId(hello.subject)
