@@ -1,0 +1,186 @@
+"""Every setting of Cairn: one frozen record, read once from `<state>/cairn.toml`.
+
+A setting is a debt: it is here only where the right value cannot be derived from the machine, or where
+an operator may have to overrule what was derived. Units are in the names, limits in the types, the
+reason in the comment. What is not a choice (the layout of the state directory) is a property below.
+"""
+
+import os
+import socket
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from cairn.core.errors import Invalid
+
+DEFAULT_STATE = Path("/var/lib/cairn")
+STATE_VARIABLE = "CAIRN_STATE"
+FILE_NAME = "cairn.toml"
+
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How this installation differs from the usual one. The defaults are one machine, one cloud."""
+
+    # Everything that must not be lost, and everything that one installation must not share with
+    # another. It comes from the command line or the environment, not from the file that lies in it.
+    state: Path = DEFAULT_STATE
+
+    # What can be fetched or built again: engines and images. Shared by all installations of a machine.
+    cache: Path = Path("/var/cache/cairn")
+
+    # --- control plane -------------------------------------------------------------------------------
+
+    # The name that clients ask the catalog for; "RegionOne" is what they assume.
+    region: Name = "RegionOne"
+
+    # Where the API listens. All addresses, because the first client is often another machine.
+    api_address: str = "0.0.0.0"  # noqa: S104 - TLS and a token guard it
+    api_port: Port = 8443
+
+    # The name or address that clients use, as it stands in the catalog. Empty: this machine's address
+    # on its default route.
+    api_host: str = ""
+
+    # Where agents connect, with their certificates.
+    node_address: str = "0.0.0.0"  # noqa: S104 - mutual TLS guards it
+    node_port: Port = 8444
+
+    # Empty: SQLite in the state directory. Else an SQLAlchemy URL of a PostgreSQL database.
+    database_url: str = ""
+
+    # How long a token is good for. An hour: long enough for a build, short enough for a lost one.
+    token_lifetime_s: Annotated[int, Meta(ge=60, le=7 * 86400)] = 3600
+
+    # The largest image or volume upload that is taken. It guards the disk, not the network.
+    upload_gib_max: Annotated[int, Meta(ge=1, le=16384)] = 512
+
+    # --- placement -----------------------------------------------------------------------------------
+
+    # How far processors are promised twice: idle guests are the rule. Memory is not, because a guest
+    # that is killed for lack of it has lost data.
+    vcpu_overcommit: Annotated[float, Meta(ge=1, le=64)] = 8.0
+    memory_overcommit: Annotated[float, Meta(ge=0.5, le=8)] = 1.0
+
+    # What the machine keeps for itself.
+    memory_reserved_mib: Annotated[int, Meta(ge=0, le=1 << 20)] = 1024
+    disk_reserved_gib: Annotated[int, Meta(ge=0, le=1 << 20)] = 4
+
+    # --- this host -----------------------------------------------------------------------------------
+
+    # What this host does. One machine does everything; a host of many may do a part.
+    roles: tuple[Literal["compute", "network", "storage"], ...] = ("compute", "network", "storage")
+
+    # Where the agent finds the control plane's node port.
+    control_host: str = "127.0.0.1"
+
+    # The address under which other hosts reach this one, and through which its networks' tunnels go.
+    # Empty: the machine's address on its default route.
+    host_address: str = ""
+
+    # Physical networks and the interface that each is reached by, which then belongs to Cairn. A
+    # network whose interface is empty gets a bridge of ours on which the host itself has an address.
+    physical_networks: dict[Name, str] = {"external": ""}
+
+    # The host's address on such a bridge: the gateway of the demonstration's floating addresses.
+    external_gateway: str = "172.24.4.1/24"
+
+    # "auto" tries KVM and takes TCG where KVM is missing or does not work.
+    accelerator: Literal["auto", "kvm", "tcg"] = "auto"
+
+    # How long a guest may take to shut itself down before it is cut off, unless the API says otherwise.
+    stop_grace_s: Annotated[int, Meta(ge=0, le=3600)] = 60
+
+    # Readable details of every step in the logs; some per cent slower.
+    debug: bool = False
+
+    # --- layout of the state directory: not choices ---------------------------------------------------
+
+    @property
+    def control_dir(self) -> Path:
+        """The control plane's: database, images, objects, token keys."""
+        return self.state / "control"
+
+    @property
+    def agent_dir(self) -> Path:
+        """The agent's: ledger, volumes, guests, network engine."""
+        return self.state / "agent"
+
+    @property
+    def certs_dir(self) -> Path:
+        return self.state / "certs"
+
+    @property
+    def credentials_dir(self) -> Path:
+        return self.state / "credentials"
+
+    @property
+    def run_dir(self) -> Path:
+        """Pidfiles and locks: worthless after a reboot."""
+        return self.state / "run"
+
+    @property
+    def log_dir(self) -> Path:
+        return self.state / "log"
+
+    @property
+    def effective_database_url(self) -> str:
+        return self.database_url or f"sqlite:///{self.control_dir / 'cairn.db'}"
+
+    @property
+    def effective_api_host(self) -> str:
+        return self.api_host or self.effective_host_address
+
+    @property
+    def effective_host_address(self) -> str:
+        return self.host_address or main_address()
+
+    @property
+    def api_url(self) -> str:
+        """The root of the public API, as it stands in the catalog."""
+        host = self.effective_api_host
+        return f"https://{f'[{host}]' if ':' in host else host}:{self.api_port}"
+
+
+def state_dir(option: str | None = None) -> Path:
+    """The state directory by `--state`, else the environment, else the usual place."""
+    return Path(option or os.environ.get(STATE_VARIABLE) or DEFAULT_STATE).absolute()
+
+
+def load(state: Path) -> Settings:
+    """Settings of the installation in `state`. Raises Invalid naming file, setting and reason."""
+    file = state / FILE_NAME
+    try:
+        given = tomllib.loads(file.read_text())
+    except FileNotFoundError:
+        return Settings(state=state)
+    except tomllib.TOMLDecodeError as error:
+        raise Invalid(f"{file} is not valid TOML: {error}") from error
+    if "state" in given:
+        raise Invalid(f"{file}: `state` is not set in the file; use --state or {STATE_VARIABLE}")
+    try:
+        return msgspec.convert(given | {"state": str(state)}, Settings, dec_hook=_path)
+    except msgspec.ValidationError as error:
+        raise Invalid(f"{file}: {error}") from error
+
+
+def main_address() -> str:
+    """This machine's address on its default route; 127.0.0.1 where there is none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            # No packet is sent: connecting a datagram socket only chooses the route.
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return "127.0.0.1"
+        return str(probe.getsockname()[0])
+
+
+def _path(kind: type, value: object) -> object:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise NotImplementedError(kind)
