@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
 from cairn.core.errors import Invalid
 
@@ -85,7 +85,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     # Physical networks and the interface that each is reached by, which then belongs to Cairn. A
     # network whose interface is empty gets a bridge of ours on which the host itself has an address.
-    physical_networks: dict[Name, str] = {"external": ""}
+    physical_networks: dict[Name, str] = field(default_factory=lambda: {"external": ""})
 
     # The host's address on such a bridge: the gateway of the demonstration's floating addresses.
     external_gateway: str = "172.24.4.1/24"
