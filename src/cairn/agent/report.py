@@ -1,0 +1,153 @@
+"""From what is wished and what is seen to what is told. Pure."""
+
+from collections.abc import Callable
+
+from cairn.agent.look import View
+from cairn.agent.plan import waiting_for
+from cairn.drivers.contracts import GuestView
+from cairn.wire.report import (
+    GuestSeen,
+    GuestState,
+    HostFacts,
+    ImageSeen,
+    NodeReport,
+    PortSeen,
+    Trouble,
+    VolumeSeen,
+    ZoneSeen,
+)
+from cairn.wire.spec import GuestSpec, NodeSpec, Power
+
+TroubleOf = Callable[[str], Trouble | None]
+"""By a step's key: "guest:<id>"."""
+
+
+def report(
+    want: NodeSpec,
+    have: View,
+    *,
+    number: int,
+    facts: HostFacts,
+    trouble_of: TroubleOf,
+    applied_zone_number: int,
+) -> NodeReport:
+    """All that this host saw, under the number of the wishes it knew."""
+    return NodeReport(
+        node_id=want.node_id,
+        number=number,
+        spec_number=want.number,
+        facts=facts,
+        guests=_guests(want, have, trouble_of),
+        volumes=_volumes(want, have, trouble_of),
+        images=_images(want, have, trouble_of),
+        ports=_ports(want, have, trouble_of),
+        zone=(
+            ZoneSeen(spec_number=applied_zone_number, trouble=trouble_of("zone"))
+            if want.zone is not None
+            else None
+        ),
+        engines=have.engines,
+    )
+
+
+def _guests(want: NodeSpec, have: View, trouble_of: TroubleOf) -> tuple[GuestSeen, ...]:
+    wanted = {g.id: g for g in want.guests}
+    seen = [_present(view, wanted.get(view.id), trouble_of) for view in have.guests.values()]
+    for spec in want.guests:
+        if spec.id not in have.guests:
+            seen.append(_absent(spec, want, have, trouble_of))
+    return tuple(sorted(seen, key=lambda g: g.id))
+
+
+def _present(view: GuestView, spec: GuestSpec | None, trouble_of: TroubleOf) -> GuestSeen:
+    return GuestSeen(
+        id=view.id,
+        incarnation=view.incarnation,
+        boot_number=view.boot_number,
+        state=_state(view, spec),
+        disks=view.disks if view.running else (),
+        nics=view.nics if view.running else (),
+        trouble=trouble_of(f"guest:{view.id}"),
+    )
+
+
+def _state(view: GuestView, spec: GuestSpec | None) -> GuestState:
+    if view.running:
+        return GuestState.STOPPING if view.stopping else GuestState.RUNNING
+    if view.crashed:
+        return GuestState.CRASHED
+    if spec is not None and spec.power is Power.RUNNING and view.boot_number < spec.boot_number:
+        return GuestState.WAITING
+    return GuestState.ENDED if view.ended else GuestState.STOPPED
+
+
+def _absent(spec: GuestSpec, want: NodeSpec, have: View, trouble_of: TroubleOf) -> GuestSeen:
+    """A guest that should be here and never was: why not, its own trouble or that of what it needs."""
+    if spec.power is Power.STOPPED:
+        state, trouble = GuestState.STOPPED, None
+    else:
+        state, trouble = GuestState.WAITING, trouble_of(f"guest:{spec.id}")
+        trouble = trouble or _trouble_of_needs(spec, want, have, trouble_of)
+    return GuestSeen(
+        id=spec.id, incarnation=spec.incarnation, boot_number=0, state=state, trouble=trouble
+    )
+
+
+def _trouble_of_needs(
+    spec: GuestSpec, want: NodeSpec, have: View, trouble_of: TroubleOf
+) -> Trouble | None:
+    sources = {v.id: v.from_image for v in want.volumes}
+    keys = [f"port:{n.port_id}" for n in spec.nics]
+    for disk in spec.disks:
+        keys.append(f"volume:{disk.volume_id}")
+        if (source := sources.get(disk.volume_id)) is not None:
+            keys.append(f"image:{source}")
+    for key in keys:
+        if (trouble := trouble_of(key)) is not None:
+            waits = waiting_for(spec, want, have)
+            return Trouble(
+                message=f"Waits for {waits}: {trouble.message}" if waits else trouble.message,
+                because=trouble.because,
+                since=trouble.since,
+                tries=trouble.tries,
+            )
+    return None
+
+
+def _volumes(want: NodeSpec, have: View, trouble_of: TroubleOf) -> tuple[VolumeSeen, ...]:
+    seen = [
+        VolumeSeen(
+            id=view.id,
+            size_gib=view.size_gib,
+            ready=True,
+            used_bytes=view.used_bytes,
+            snapshots=view.snapshots,
+            trouble=trouble_of(f"volume:{view.id}"),
+        )
+        for view in have.volumes.values()
+    ]
+    for spec in want.volumes:
+        if spec.id not in have.volumes:
+            trouble = trouble_of(f"volume:{spec.id}")
+            if trouble is None and spec.from_image is not None:
+                trouble = trouble_of(f"image:{spec.from_image}")
+            seen.append(VolumeSeen(id=spec.id, size_gib=0, ready=False, trouble=trouble))
+    return tuple(sorted(seen, key=lambda v: v.id))
+
+
+def _images(want: NodeSpec, have: View, trouble_of: TroubleOf) -> tuple[ImageSeen, ...]:
+    return tuple(
+        ImageSeen(id=i.id, ready=i.id in have.images, trouble=trouble_of(f"image:{i.id}"))
+        for i in sorted(want.images, key=lambda i: i.id)
+    )
+
+
+def _ports(want: NodeSpec, have: View, trouble_of: TroubleOf) -> tuple[PortSeen, ...]:
+    return tuple(
+        PortSeen(
+            id=p.id,
+            up=p.id in have.ports and have.ports[p.id].up,
+            trouble=trouble_of(f"port:{p.id}"),
+        )
+        for p in sorted(want.ports, key=lambda p: p.id)
+    )
