@@ -1,0 +1,1 @@
+"""Engines that keep disks: files on a local file system, and the fake."""
