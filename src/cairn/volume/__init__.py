@@ -1,0 +1,1 @@
+"""Block storage (Cinder v3): volumes, their snapshots and types, and where they live."""
