@@ -31,12 +31,12 @@ Columns = dict[str, tuple[str, ...]]
 _RECONNECT_MS = (50, 1000)  # shortest and longest pause before connecting again
 
 
-class _Copy(connection.OvsdbIdl):  # type: ignore[misc]
+class _Copy(connection.OvsdbIdl):
     """The copy in memory; tells `noticed` of every row that changed, in the connection's thread."""
 
     def __init__(self, remote: str, schema: Any, noticed: Callable[[str, str, Any], None]) -> None:
         self._noticed = noticed
-        super().__init__(remote, schema)
+        super().__init__(remote, schema)  # type: ignore[no-untyped-call]
         self._session.reconnect.set_backoff(*_RECONNECT_MS)
 
     def notify(self, event: str, row: Any, updates: Any = None) -> None:

@@ -1,4 +1,4 @@
-"""The Networks driver on OVN: a host's switch and controller, and the zone's databases where it has that role.
+"""The Networks driver on OVN: a host's switch and controller, and the zone's databases with that role.
 
 Here is only the order of things; the parts are: `layout` names and paths · `daemons` the processes ·
 `databases` what is written to OVSDB · `northbound` (with `firewall`, `dhcp`) what a zone means to OVN ·
