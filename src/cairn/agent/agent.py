@@ -19,10 +19,10 @@ from cairn.agent.troubles import Troubles
 from cairn.core import log
 from cairn.core.clock import Clock
 from cairn.core.errors import CloudError
-from cairn.core.ids import NodeId, ServerId
+from cairn.core.ids import NetworkId, NodeId, ServerId
 from cairn.core.tasks import TaskGroup
 from cairn.wire.report import HostFacts, NodeReport
-from cairn.wire.spec import NodeSpec
+from cairn.wire.spec import NodeSpec, ZoneSpec
 
 LOOK_PERIOD_S = 30.0  # even if no driver says that something changed
 ZONE_PERIOD_S = 60.0  # the logical network is compared again, in case somebody changed it by hand
@@ -45,7 +45,7 @@ class Agent:
         node_id: NodeId,
         drivers: Drivers,
         actor: Actor,
-        served_metadata: Callable[[], frozenset[str]],
+        served_metadata: Callable[[], frozenset[NetworkId]],
         ledger: KeepsSpec,
         clock: Clock,
         facts: Callable[[], HostFacts],
@@ -60,6 +60,7 @@ class Agent:
         self._want = ledger.load()
         self._have = View()
         self._busy: dict[str, Step] = {}
+        self._ended_while_looking: set[str] = set()
         self._troubles = Troubles()
         self._stopping_since_s: dict[ServerId, float] = {}
         self._look_now = asyncio.Event()
@@ -143,9 +144,9 @@ class Agent:
 
     async def _round(self) -> None:
         """One look and the steps that follow from it. A driver that cannot look now spoils one round only."""
+        self._ended_while_looking.clear()
         try:
-            served = frozenset(self._served_metadata())
-            self._have = await look(self.drivers, served)  # type: ignore[arg-type]
+            self._have = await look(self.drivers, self._served_metadata())
         except CloudError as error:
             _log.warning("look failed", error=str(error))
             return
@@ -164,13 +165,15 @@ class Agent:
             applied_zone=self._applied_zone(now_s),
             stopping_s={g: now_s - since for g, since in self._stopping_since_s.items()},
         )
+        # What ended while we looked may have been seen as it was before: the next round, due at once, decides.
+        occupied = self._busy.keys() | self._ended_while_looking
         for step in steps:
-            if step.key not in self._busy and not self._troubles.must_wait(step.key, now_s):
+            if step.key not in occupied and not self._troubles.must_wait(step.key, now_s):
                 self._busy[step.key] = step
                 self._tasks.start(self._perform(step), name=step.key)
         self._forget_stale_troubles(want, {s.key for s in steps})
 
-    def _applied_zone(self, now_s: float):  # type: ignore[no-untyped-def]
+    def _applied_zone(self, now_s: float) -> ZoneSpec | None:
         """The zone as written last; None now and then, so that it is compared with the engine again."""
         if now_s - self._zone_compared_s >= ZONE_PERIOD_S:
             self._zone_compared_s = now_s
@@ -195,6 +198,7 @@ class Agent:
                 self._stopping_since_s.pop(step.guest_id, None)
         finally:
             del self._busy[step.key]
+            self._ended_while_looking.add(step.key)
             self.nudge()
 
     def _note_stopping(self) -> None:

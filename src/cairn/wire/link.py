@@ -95,7 +95,13 @@ class Answer(Struct, frozen=True, kw_only=True, tag=True):
 Frame = Hello | Welcome | Refused | Go | Spec | Report | Ping | Question | Answer
 
 encode = msgspec.msgpack.Encoder().encode
-decode = msgspec.msgpack.Decoder(Frame).decode
+_decoder = msgspec.msgpack.Decoder(Frame)
+
+
+def decode(data: bytes) -> Frame:
+    """One frame; msgspec.DecodeError if it is none."""
+    frame: Frame = _decoder.decode(data)
+    return frame
 
 
 class Link(Protocol):

@@ -1,0 +1,119 @@
+"""How the control plane itself is: `/healthz` for anyone, `/metrics` and `/cairn/v1/status` for operators.
+
+The status is what `cairn status` shows: every host with its engines, every reconciler with its last
+round, what is wrong and since when.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+
+from cairn import __version__
+from cairn.core.ids import NodeId
+from cairn.db.engine import Tx
+from cairn.fleet import service as fleet
+from cairn.fleet.records import Node, NodeState
+from cairn.http import faults
+from cairn.http.call import Call
+from cairn.http.routes import Reply, Route, Service
+from cairn.life.reconcile import RoundRecord
+
+POLICY: Mapping[str, str] = {"cairn:status": "rule:admin", "cairn:metrics": "rule:admin"}
+PROMETHEUS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Metrics:
+    """Counts of this process, in a registry of its own so that two in one process do not clash."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        labels = ["service", "method", "path", "status"]
+        self.requests = Counter(
+            "cairn_http_requests", "Finished requests", labels, registry=self.registry
+        )
+        self.seconds = Histogram(
+            "cairn_http_request_seconds", "From first byte to reply", ["service"],
+            registry=self.registry, buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 60),
+        )  # fmt: skip
+
+    def observe(self, service: Service, route: Route, status: int, seconds: float) -> None:
+        self.requests.labels(service.name, route.method, service.root + route.path, status).inc()
+        self.seconds.labels(service.name).observe(seconds)
+
+
+def service(
+    *,
+    metrics: Metrics,
+    connected: Callable[[], list[NodeId]],
+    rounds: Callable[[], Mapping[str, RoundRecord]],
+) -> Service:
+    """The routes, over what the process knows of itself."""
+
+    def healthz(tx: Tx, call: Call[Any]) -> Any:
+        nodes = fleet.nodes(tx)  # Answers only if the database does.
+        up = sum(n.state is NodeState.UP for n in nodes)
+        broken = sorted(r.name for r in rounds().values() if r.trouble)
+        is_well = up == len(nodes) and not broken
+        return {
+            "status": "ok" if is_well else "degraded",
+            "version": __version__,
+            "checks": {
+                "database": "ok",
+                "nodes": f"{up} of {len(nodes)} up",
+                "reconcilers": f"failing: {', '.join(broken)}" if broken else "ok",
+            },
+        }
+
+    def status(tx: Tx, call: Call[Any]) -> Any:
+        online = set(connected())
+        return {
+            "version": __version__,
+            "nodes": [_node(n, n.id in online) for n in fleet.nodes(tx)],
+            "reconcilers": [_rounds(r) for r in rounds().values()],
+        }
+
+    def show_metrics(tx: Tx, call: Call[Any]) -> Any:
+        return Reply(body=generate_latest(metrics.registry), content_type=PROMETHEUS_TYPE)
+
+    return Service(
+        name="cairn",
+        kind="cairn",
+        root="",
+        catalog_path="/cairn/v1",
+        policy=POLICY,
+        shape_fault=faults.keystone,
+        routes=(
+            Route(method="GET", path="/healthz", rule=None, do=healthz),
+            Route(method="GET", path="/metrics", rule="cairn:metrics", do=show_metrics),
+            Route(method="GET", path="/cairn/v1/status", rule="cairn:status", do=status),
+        ),
+    )
+
+
+def _node(node: Node, is_connected: bool) -> dict[str, Any]:
+    return {
+        "id": node.id,
+        "hostname": node.hostname,
+        "zone": node.zone,
+        "roles": node.roles,
+        "state": node.state,
+        "since": node.state_since,
+        "connected": is_connected,
+        "enabled": node.enabled,
+        "disabled_reason": node.disabled_reason,
+        "spec_number": node.spec_number,
+        "reported_spec_number": node.reported_spec_number,
+        "facts": node.facts,
+        "engines": node.engines,
+    }
+
+
+def _rounds(record: RoundRecord) -> dict[str, Any]:
+    return {
+        "name": record.name,
+        "rounds": record.rounds,
+        "last_at": record.last_at,
+        "last": record.last,
+        "trouble": record.trouble,
+    }

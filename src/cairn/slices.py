@@ -1,0 +1,46 @@
+"""The list of slices: the only module that knows them all.
+
+Here a host's whole spec is put together out of what each slice wants there, and a host's report is shown
+to each slice in turn.
+"""
+
+from cairn.compute import service as compute
+from cairn.core.ids import ImageId, NodeId
+from cairn.db.engine import Tx
+from cairn.fleet import service as fleet
+from cairn.image import service as image
+from cairn.network import service as network
+from cairn.volume import service as volume
+from cairn.wire.report import NodeReport
+from cairn.wire.spec import ImageSpec, NodeSpec, VolumeSpec
+
+
+def compile_spec(tx: Tx, node_id: NodeId) -> NodeSpec:
+    """All that should be on a host, sorted by id, so that equal wishes are equal specs."""
+    node = fleet.node(tx, node_id)
+    volumes = [*compute.disks_of(tx, node_id), *volume.volumes_of(tx, node_id)]
+    return NodeSpec(
+        node_id=node_id,
+        number=node.spec_number,
+        guests=tuple(sorted(compute.guests_of(tx, node_id), key=lambda g: g.id)),
+        volumes=tuple(sorted(volumes, key=lambda v: v.id)),
+        images=_images(tx, volumes, node.images),
+        ports=tuple(sorted(network.ports_of(tx, node_id), key=lambda p: p.id)),
+        metadata_networks=network.metadata_networks_of(tx, node_id),
+        zone=network.zone_of(tx, node.zone) if "network" in node.roles else None,
+    )
+
+
+def take_report(tx: Tx, report: NodeReport) -> None:
+    """Believe a report, unless it is old news; storage and ports first, since guests wait for them."""
+    if fleet.take_report(tx, report):
+        volume.take_report(tx, report)
+        network.take_report(tx, report)
+        compute.take_report(tx, report)
+
+
+def _images(tx: Tx, volumes: list[VolumeSpec], held: tuple[ImageId, ...]) -> tuple[ImageSpec, ...]:
+    """What disks are made from, and what the host holds already: the next disk of it costs nothing."""
+    wanted = {v.from_image for v in volumes if v.from_image is not None} | set(held)
+    specs = (image.spec_of(tx, image_id) for image_id in sorted(wanted))
+    return tuple(spec for spec in specs if spec is not None)

@@ -1,0 +1,1 @@
+"""What a browser gets from us beside the APIs."""
