@@ -1,0 +1,213 @@
+"""Users, groups and who is in which over HTTP. Passwords are hashed before a transaction is opened."""
+
+from typing import Any
+
+from cairn.core.errors import Denied, Invalid, Unauthenticated
+from cairn.core.ids import UserId
+from cairn.db.engine import Database, Tx
+from cairn.http.call import Call
+from cairn.http.routes import Route
+from cairn.identity import people, signin, store
+from cairn.identity.api_places import home_domain, show_projects
+from cairn.identity.api_tokens import prove
+from cairn.identity.listing import filters, link, listed, listing, page
+from cairn.identity.passwords import Passwords, require_usable
+from cairn.identity.records import Group, GroupId, User
+from cairn.identity.shapes import (
+    GroupBody,
+    GroupWish,
+    PasswordBody,
+    UserBody,
+    UserWish,
+    read,
+    require_name,
+)
+from cairn.identity.signin import Named
+
+
+class PeopleRoutes:
+    def __init__(self, passwords: Passwords) -> None:
+        self._passwords = passwords
+
+    def routes(self) -> tuple[Route, ...]:
+        user, group = "/v3/users/{user_id}", "/v3/groups/{group_id}"
+        member = f"{group}/users/{{user_id}}"
+        return (
+            Route(method="GET", path="/v3/users", rule="identity:list_users", do=list_users),
+            Route(method="POST", path="/v3/users", rule="identity:create_user",
+                  run=self._create_user, body=UserBody, status=201),
+            Route(method="GET", path=user, rule="identity:get_user", do=get_user),
+            Route(method="PATCH", path=user, rule="identity:update_user", run=self._update_user,
+                  body=UserBody),
+            Route(method="DELETE", path=user, rule="identity:delete_user", do=delete_user,
+                  status=204),
+            # Public: the old password is the proof, and a token need not be had (api-ref, users).
+            Route(method="POST", path=f"{user}/password", rule=None, run=self._change_password,
+                  body=PasswordBody, status=204),
+            Route(method="GET", path=f"{user}/groups", rule="identity:list_groups_for_user",
+                  do=groups_of_user),
+            Route(method="GET", path=f"{user}/projects", rule="identity:list_user_projects",
+                  do=projects_of_user),
+            Route(method="GET", path="/v3/groups", rule="identity:list_groups", do=list_groups),
+            Route(method="POST", path="/v3/groups", rule="identity:create_group", do=create_group,
+                  body=GroupBody, status=201),
+            Route(method="GET", path=group, rule="identity:get_group", do=get_group),
+            Route(method="PATCH", path=group, rule="identity:update_group", do=update_group,
+                  body=GroupBody),
+            Route(method="DELETE", path=group, rule="identity:delete_group", do=delete_group,
+                  status=204),
+            Route(method="GET", path=f"{group}/users", rule="identity:list_users_in_group",
+                  do=users_in_group),
+            Route(method="PUT", path=member, rule="identity:add_user_to_group", do=add_to_group,
+                  status=204),
+            Route(method="GET", path=member, rule="identity:check_user_in_group",
+                  do=check_in_group, status=204),
+            Route(method="DELETE", path=member, rule="identity:remove_user_from_group",
+                  do=remove_from_group, status=204),
+        )  # fmt: skip
+
+    async def _create_user(self, database: Database, call: Call[UserBody]) -> dict[str, Any]:
+        changes, extra = read(call.body.user, UserWish, "user")
+        require_name(changes, "user")
+        hash_ = await self._hashed(changes.pop("password", None))
+        domain_id = home_domain(call, changes.pop("domain_id", None))
+
+        def create(tx: Tx) -> User:
+            new = User(id=UserId(tx.new_hex_id()), domain_id=domain_id, **changes, extra=extra)
+            return people.create_user(tx, new, hash_)
+
+        return {"user": show_user(call, await database.write(create))}
+
+    async def _update_user(self, database: Database, call: Call[UserBody]) -> dict[str, Any]:
+        changes, extra = read(call.body.user, UserWish, "user")
+        if changes.get("domain_id", "") is None:
+            raise Invalid("Field 'domain_id' of a user cannot be changed.")
+        user_id = call.path["user_id"]
+        hash_ = await self._hashed(changes.pop("password", None))
+
+        def update(tx: Tx) -> User:
+            merged = {**people.user(tx, user_id).extra, **extra}
+            return people.update_user(tx, user_id, {**changes, "extra": merged}, hash_)
+
+        return {"user": show_user(call, await database.write(update))}
+
+    async def _change_password(self, database: Database, call: Call[PasswordBody]) -> None:
+        wish = call.body.user
+        require_usable(wish.password)
+        found = await database.read(lambda tx: signin.candidate(tx, Named(id=call.path["user_id"])))
+        proven = await prove(database, self._passwords, found, wish.original_password)
+        new_hash = await self._passwords.hash(wish.password)
+
+        def change(tx: Tx) -> None:
+            user = people.user(tx, call.path["user_id"])
+            if not user.enabled or store.password_hash(tx, user.id) != proven.password_hash:
+                raise Unauthenticated("The request you have made requires authentication.")
+            if user.options.get("lock_password"):
+                raise Denied("The user's option 'lock_password' is set.")
+            people.update_user(tx, user.id, {}, new_hash)
+
+        await database.write(change)
+
+    async def _hashed(self, password: str | None) -> str | None:
+        return None if password is None else await self._passwords.hash(password)
+
+
+def show_user(call: Call[Any], user: User) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        **user.extra,
+        "id": user.id,
+        "name": user.name,
+        "domain_id": user.domain_id,
+        "enabled": user.enabled,
+        "options": user.options,
+        "password_expires_at": None,
+        "links": link(call, f"users/{user.id}"),
+    }
+    # Keystone shows these only where somebody has set them; Tempest compares.
+    for name in ("default_project_id", "description", "email"):
+        if (value := getattr(user, name)) is not None:
+            shown[name] = value
+    return shown
+
+
+def show_group(call: Call[Any], group: Group) -> dict[str, Any]:
+    return {
+        **group.extra,
+        "id": group.id,
+        "name": group.name,
+        "domain_id": group.domain_id,
+        "description": group.description,
+        "links": link(call, f"groups/{group.id}"),
+    }
+
+
+def list_users(tx: Tx, call: Call[None]) -> dict[str, Any]:
+    wanted = filters(call, store.USERS, ("name", "domain_id", "enabled", "default_project_id"))
+    return listing(tx, call, "users", store.USERS, wanted, show_user)
+
+
+def get_user(tx: Tx, call: Call[None]) -> dict[str, Any]:
+    return {"user": show_user(call, people.user(tx, call.path["user_id"]))}
+
+
+def delete_user(tx: Tx, call: Call[None]) -> None:
+    people.delete_user(tx, call.path["user_id"])
+
+
+def groups_of_user(tx: Tx, call: Call[None]) -> dict[str, Any]:
+    user = people.user(tx, call.path["user_id"])
+    wanted = [store.has_member(user.id), *filters(call, store.GROUPS, ("name",))]
+    return listing(tx, call, "groups", store.GROUPS, wanted, show_group)
+
+
+def projects_of_user(tx: Tx, call: Call[None]) -> dict[str, Any]:
+    user = people.user(tx, call.path["user_id"])
+    wanted = filters(call, store.PROJECTS, ("name", "domain_id", "enabled", "parent_id"))
+    shown, following = page(tx, call, store.PROJECTS, [store.projects_of_user(user.id), *wanted])
+    return listed(call, "projects", show_projects(tx, call, shown), following)
+
+
+def list_groups(tx: Tx, call: Call[None]) -> dict[str, Any]:
+    wanted = filters(call, store.GROUPS, ("name", "domain_id"))
+    return listing(tx, call, "groups", store.GROUPS, wanted, show_group)
+
+
+def create_group(tx: Tx, call: Call[GroupBody]) -> dict[str, Any]:
+    changes, extra = read(call.body.group, GroupWish, "group")
+    require_name(changes, "group")
+    domain_id = home_domain(call, changes.pop("domain_id", None))
+    new = Group(id=GroupId(tx.new_hex_id()), domain_id=domain_id, **changes, extra=extra)
+    return {"group": show_group(call, people.create_group(tx, new))}
+
+
+def get_group(tx: Tx, call: Call[None]) -> dict[str, Any]:
+    return {"group": show_group(call, people.group(tx, call.path["group_id"]))}
+
+
+def update_group(tx: Tx, call: Call[GroupBody]) -> dict[str, Any]:
+    changes, extra = read(call.body.group, GroupWish, "group")
+    old = people.group(tx, call.path["group_id"])
+    new = people.update_group(tx, old.id, {**changes, "extra": {**old.extra, **extra}})
+    return {"group": show_group(call, new)}
+
+
+def delete_group(tx: Tx, call: Call[None]) -> None:
+    people.delete_group(tx, call.path["group_id"])
+
+
+def users_in_group(tx: Tx, call: Call[None]) -> dict[str, Any]:
+    group = people.group(tx, call.path["group_id"])
+    wanted = [store.is_in_group(group.id), *filters(call, store.USERS, ("name", "enabled"))]
+    return listing(tx, call, "users", store.USERS, wanted, show_user)
+
+
+def add_to_group(tx: Tx, call: Call[None]) -> None:
+    people.add_to_group(tx, call.path["group_id"], call.path["user_id"])
+
+
+def check_in_group(tx: Tx, call: Call[None]) -> None:
+    people.require_in_group(tx, call.path["group_id"], call.path["user_id"])
+
+
+def remove_from_group(tx: Tx, call: Call[None]) -> None:
+    people.remove_from_group(tx, call.path["group_id"], call.path["user_id"])

@@ -1,0 +1,201 @@
+"""Signing in and what a token is good for: /v3/auth/..."""
+
+from typing import Any
+
+from msgspec import UNSET
+
+from cairn.core.errors import Invalid, NotFound, Unauthenticated
+from cairn.db.engine import Database, Tx
+from cairn.http.call import Call
+from cairn.http.routes import Reply, Route
+from cairn.identity import revocation, signin, store
+from cairn.identity.api_catalog import CatalogRoutes
+from cairn.identity.api_places import show_domain, show_projects
+from cairn.identity.listing import listed, listing, page
+from cairn.identity.passwords import Passwords
+from cairn.identity.records import SYSTEM
+from cairn.identity.shapes import Auth, AuthBody, DomainRef, ProjectRef, ScopeRef
+from cairn.identity.signin import Candidate, DomainName, Named, ScopeWish, Session
+from cairn.identity.tokens import Payload, TokenIssuer
+
+_REFUSAL = "The request you have made requires authentication."
+
+
+class TokenRoutes:
+    def __init__(
+        self, issuer: TokenIssuer, passwords: Passwords, catalog_routes: CatalogRoutes
+    ) -> None:
+        self._issuer = issuer
+        self._passwords = passwords
+        self._catalog = catalog_routes
+
+    def routes(self) -> tuple[Route, ...]:
+        tokens, signed_in = "/v3/auth/tokens", "identity:signed_in"
+        return (
+            Route(method="POST", path=tokens, rule=None, run=self._sign_in, body=AuthBody, status=201,
+                  body_bytes_max=64 * 1024),
+            Route(method="GET", path=tokens, rule=signed_in, do=self._show),
+            Route(method="DELETE", path=tokens, rule=signed_in, do=self._revoke, status=204),
+            Route(method="GET", path="/v3/auth/catalog", rule=signed_in, do=self._show_catalog),
+            Route(method="GET", path="/v3/auth/projects", rule=signed_in, do=my_projects),
+            Route(method="GET", path="/v3/auth/domains", rule=signed_in, do=my_domains),
+            Route(method="GET", path="/v3/auth/system", rule=signed_in, do=my_system),
+        )  # fmt: skip
+
+    async def _sign_in(self, database: Database, call: Call[AuthBody]) -> Reply:
+        auth = call.body.auth
+        wish = _scope_wish(auth.scope)
+        methods = tuple(dict.fromkeys(auth.identity.methods))
+        for method in methods:
+            if method not in ("password", "token"):
+                raise Unauthenticated("Attempted to authenticate with an unsupported method.")
+        proven, parent = Candidate(), None
+        if "token" in methods:
+            parent = self._parent(auth)
+            proven = await database.read(
+                lambda tx: Candidate(user=store.USERS.get(tx, parent.user_id))
+            )
+        if "password" in methods:
+            proven = await self._proven_by_password(database, auth)
+        if proven.user is None or (parent and parent.user_id != proven.user.id):
+            raise Unauthenticated(_REFUSAL, because="the methods name different users")
+        session = await database.read(
+            lambda tx: signin.open_session(
+                tx, proven, wish, methods=methods, lifetime_s=self._issuer.lifetime_s, parent=parent
+            )
+        )
+        if parent is not None:
+            self._parent(auth)  # Not revoked while we read: the new token would outlive its parent.
+        token = self._issuer.issue(session.payload)
+        return self._described(call, session, token, status=201)
+
+    def _parent(self, auth: Auth) -> Payload:
+        if auth.identity.token is None:
+            raise Invalid("Expecting to find token in identity.")
+        return self._issuer.payload(auth.identity.token.id)
+
+    async def _proven_by_password(self, database: Database, auth: Auth) -> Candidate:
+        if auth.identity.password is None:
+            raise Invalid("Expecting to find password in identity.")
+        user = auth.identity.password.user
+        named = Named(id=user.id, name=user.name, domain=_domain_name(user.domain))
+        found = await database.read(lambda tx: signin.candidate(tx, named))
+        return await prove(database, self._passwords, found, user.password)
+
+    def _show(self, tx: Tx, call: Call[None]) -> Reply:
+        token, payload = self._subject(call)
+        call.require("identity:validate_token", user_id=payload.user_id)
+        return self._described(call, signin.session_of(tx, payload), token, status=200)
+
+    def _revoke(self, tx: Tx, call: Call[None]) -> None:
+        _, payload = self._subject(call)
+        call.require("identity:revoke_token", user_id=payload.user_id)
+        revocation.revoke(tx, revocation.of_token(payload.audit_ids[0]))
+
+    def _subject(self, call: Call[None]) -> tuple[str, Payload]:
+        token = call.headers.get("x-subject-token")
+        if not token:
+            raise Invalid("The header X-Subject-Token is missing.")
+        try:
+            return token, self._issuer.payload(token)
+        except Unauthenticated as error:
+            raise NotFound("Could not find token.", because=error.because) from error
+
+    def _show_catalog(self, tx: Tx, call: Call[None]) -> dict[str, Any]:
+        return listed(call, "catalog", self._catalog.shown(call))
+
+    def _described(self, call: Call[Any], session: Session, token: str, *, status: int) -> Reply:
+        body = show_session(session)
+        if session.payload.scope is not None and "nocatalog" not in call.query:
+            body["catalog"] = self._catalog.shown(call)
+        headers = {"X-Subject-Token": token, "Vary": "X-Auth-Token"}
+        return Reply(body={"token": body}, status=status, headers=headers)
+
+
+async def prove(
+    database: Database, passwords: Passwords, found: Candidate, password: str
+) -> Candidate:
+    """The candidate, if the password is right; a hash of an older kind is replaced on the way."""
+    verdict = await passwords.verify(found.password_hash, password)
+    user, old = found.user, found.password_hash
+    if not verdict.is_right or user is None or old is None:
+        raise Unauthenticated(_REFUSAL, because="unknown user or wrong password")
+    better = verdict.better_hash
+    if better is None:
+        return found
+    await database.write(lambda tx: store.replace_password_hash(tx, user.id, old=old, new=better))
+    return Candidate(user=user, password_hash=better)
+
+
+def show_session(session: Session) -> dict[str, Any]:
+    payload, user = session.payload, session.user
+    shown: dict[str, Any] = {
+        "methods": payload.methods,
+        "user": {
+            "id": user.id,
+            "name": user.name,
+            "domain": {"id": session.user_domain.id, "name": session.user_domain.name},
+            "password_expires_at": None,
+        },
+        "audit_ids": payload.audit_ids,
+        "issued_at": payload.issued_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "expires_at": payload.expires_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+    }
+    domain = session.domain and {"id": session.domain.id, "name": session.domain.name}
+    if session.project is not None:
+        project = session.project
+        shown["project"] = {"id": project.id, "name": project.name, "domain": domain}
+        shown["is_domain"] = False
+    elif domain is not None:
+        shown["domain"] = domain
+    elif payload.is_system:
+        shown["system"] = {"all": True}
+    if payload.scope is not None:
+        shown["roles"] = [{"id": role.id, "name": role.name} for role in session.roles]
+    return shown
+
+
+def my_projects(tx: Tx, call: Call[None]) -> dict[str, Any]:
+    """The projects that the caller may scope a token to."""
+    mine = [store.projects_of_user(call.who.user_id), store.projects.c.enabled]
+    shown, following = page(tx, call, store.PROJECTS, mine)
+    return listed(call, "projects", show_projects(tx, call, shown), following)
+
+
+def my_domains(tx: Tx, call: Call[None]) -> dict[str, Any]:
+    mine = [store.domains_of_user(call.who.user_id), store.domains.c.enabled]
+    return listing(tx, call, "domains", store.DOMAINS, mine, show_domain)
+
+
+def my_system(tx: Tx, call: Call[None]) -> dict[str, Any]:
+    has_any = bool(store.assignments_of_user(tx, call.who.user_id, scope=SYSTEM, limit=1))
+    return listed(call, "system", [{"all": True}] if has_any else [])
+
+
+def _scope_wish(scope: ScopeRef | str | None) -> ScopeWish | None:
+    """None asks for the default project; an empty wish for no scope."""
+    if scope is None:
+        return None
+    if isinstance(scope, str):
+        return ScopeWish()
+    asked = [scope.project, scope.domain, scope.system]
+    is_unscoped = scope.unscoped is not UNSET
+    if sum(part is not None for part in asked) + is_unscoped != 1:
+        raise Invalid("Field 'scope' must have exactly one of project, domain, system, unscoped.")
+    if scope.system is not None and not scope.system.all:
+        raise Invalid("Field 'scope.system.all' must be true.")
+    return ScopeWish(
+        project=_project_name(scope.project),
+        domain=_domain_name(scope.domain),
+        is_system=scope.system is not None,
+    )
+
+
+def _project_name(ref: ProjectRef | None) -> Named | None:
+    if ref is None:
+        return None
+    return Named(id=ref.id, name=ref.name, domain=_domain_name(ref.domain))
+
+
+def _domain_name(ref: DomainRef | None) -> DomainName | None:
+    return None if ref is None else DomainName(id=ref.id, name=ref.name)

@@ -1,0 +1,53 @@
+"""What keeps identity in order: revocations known here and forgotten in time, keys that are rotated."""
+
+import time
+from datetime import timedelta
+
+from cairn.db.engine import Database
+from cairn.identity import store
+from cairn.identity.keys import KeyRepository
+from cairn.identity.revocation import TOPIC, Revocations
+from cairn.life.reconcile import Round
+
+KEY_SECONDS_MAX = 7 * 24 * 3600.0  # a key signs for a week; its tokens outlive it by hours
+
+
+class RevocationKeeper:
+    """Reads what other processes revoked, in case the hint was lost, and deletes what no token outlived."""
+
+    name = TOPIC
+    period_s = 60.0
+
+    def __init__(self, database: Database, revocations: Revocations, *, lifetime_s: int) -> None:
+        self._database = database
+        self._revocations = revocations
+        self._lifetime = timedelta(seconds=lifetime_s)
+
+    async def run_once(self) -> Round:
+        found = self._revocations.catch_up()
+        old = await self._database.read(
+            lambda tx: store.has_revocations_before(tx, tx.now - self._lifetime)
+        )
+        if not old:
+            return Round(found=found, done=found)
+        gone = await self._database.write(
+            lambda tx: store.forget_revocations(tx, before=tx.now - self._lifetime)
+        )
+        self._revocations.forget()
+        return Round(found=found + gone, done=found + gone)
+
+
+class KeyRotation:
+    """A new signing key each week. Processes that share the folder notice by themselves."""
+
+    name = "identity.keys"
+    period_s = 3600.0
+
+    def __init__(self, keys: KeyRepository) -> None:
+        self._keys = keys
+
+    async def run_once(self) -> Round:
+        if self._keys.age_s(time.time()) < KEY_SECONDS_MAX:
+            return Round()
+        self._keys.rotate()
+        return Round(found=1, done=1)
