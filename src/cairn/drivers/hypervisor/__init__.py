@@ -1,0 +1,1 @@
+"""Guests: QEMU on this host, and the fake that promises the same."""

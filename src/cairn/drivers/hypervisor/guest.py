@@ -1,0 +1,626 @@
+"""One guest: its directory, its process, its QMP connection, and the verbs on it.
+
+Truth has three places, and each is asked only for what it alone knows: the kernel whether the process
+lives, QEMU which devices it has, the record which boot this is and who asked for its end. Every verb
+first writes down what it is about to do and can be done again from any point, so an agent that dies in
+the middle leaves nothing that its successor cannot finish.
+
+Callbacks (events, death) only note what happened; nothing in them waits.
+"""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from cairn.core import log
+from cairn.core.errors import CloudError, Conflict, Invalid, NotFound, Unavailable
+from cairn.core.ids import PortId, VolumeId
+from cairn.core.tasks import TaskGroup
+from cairn.drivers.contracts import BlockNode, GuestView, Tap
+from cairn.drivers.hypervisor import command, console, process, qmp, record, tap, uids, why
+from cairn.drivers.hypervisor.record import Fate, GuestRecord, Layer, PluggedDisk, PluggedNic
+from cairn.wire.spec import DiskSpec, GuestSpec
+
+QMP_SOCKET = "qmp.sock"
+SERIAL_SOCKET = "serial.sock"
+AGENT_SOCKET = "agent.sock"
+
+BOOT_S_MAX = 25.0
+ADOPT_S_MAX = 5.0
+UNPLUG_S_MAX = 30.0
+UNPLUG_AGAIN_S = 3.0  # a guest that is still booting misses the first request
+RECONNECT_S = 1.0
+
+_log = log.get("hypervisor")
+
+
+class Host(Struct, frozen=True, kw_only=True):
+    """What all guests of this host share."""
+
+    engine: command.Engine
+    uids: uids.UidRange
+    groups: tuple[int, ...]
+    tasks: TaskGroup
+    changed: Callable[[], None]
+
+
+class Guest:
+    """A guest that runs here or left a record; without a record it is about to be booted."""
+
+    def __init__(self, home: Path, host: Host, earlier: GuestRecord | None = None) -> None:
+        self.record = earlier
+        self.lock = asyncio.Lock()  # one verb at a time
+        self._home = home
+        self._host = host
+        self._process: process.Process | None = None
+        self._monitor: qmp.Monitor | None = None
+        self._connecting = asyncio.Lock()  # QEMU serves one client at a time
+        self._devices: set[str] = set()  # ids of the disks and NICs that QEMU has
+        self._device_gone = asyncio.Event()
+        self._is_stalled = False
+
+    # --- looking ---------------------------------------------------------------------------------
+
+    @property
+    def is_running(self) -> bool:
+        return (
+            self._process is not None
+            and not self._process.is_gone
+            and self.record is not None
+            and self.record.fate in (Fate.RUNNING, Fate.STOPPING)
+        )
+
+    def view(self) -> GuestView | None:
+        """None while there is nothing to show: before the first boot has succeeded."""
+        known = self.record
+        if known is None or known.fate == Fate.BOOTING:
+            return None
+        here = self._devices if self.is_running else set()
+        return GuestView(
+            id=known.id,
+            incarnation=known.incarnation,
+            boot_number=known.boot_number,
+            running=self.is_running,
+            stopping=self.is_running and known.fate == Fate.STOPPING,
+            crashed=known.fate == Fate.CRASHED,
+            ended=known.fate == Fate.ENDED,
+            disks=tuple(d.volume_id for d in known.disks if command.disk_id(d.volume_id) in here),
+            nics=tuple(n.port_id for n in known.nics if command.nic_id(n.port_id) in here),
+        )
+
+    async def keep(self) -> None:
+        """The small chores: cut the logs short, and let a guest whose disk was full try again."""
+        console.trim(self._home / console.FILE)
+        console.trim(self._home / process.LOG)
+        if self._is_stalled and self._monitor is not None and self._monitor.is_open:
+            with contextlib.suppress(CloudError, qmp.Refused):
+                await self._monitor.execute("cont")
+
+    def console_log(self, lines: int | None) -> bytes:
+        return console.tail(self._home / console.FILE, lines)
+
+    @property
+    def vnc_socket(self) -> Path:
+        return self._home / command.VNC_SOCKET
+
+    # --- from nothing to running, and back ---------------------------------------------------------
+
+    async def boot(
+        self,
+        spec: GuestSpec,
+        uid: int,
+        nodes: Sequence[BlockNode],
+        taps: Sequence[Tap],
+        config_drive: bytes | None,
+    ) -> None:
+        """See the contract. When it fails, the record is the earlier one again, or none."""
+        if self._process is not None:  # It powered off and is about to go.
+            await self._process.end()
+        earlier = self.record
+        drives = tuple(
+            command.Drive(
+                disk=disk, node=node, node_name=command.node_name(disk.volume_id, 0), slot=slot
+            )
+            for slot, (disk, node) in enumerate(zip(spec.disks, nodes, strict=True))
+        )
+        nics = tuple(enumerate(taps, start=len(drives)))
+        if len(drives) + len(nics) > command.SLOTS:
+            raise Invalid(f"a guest may have at most {command.SLOTS} disks and ports together")
+        self.record = GuestRecord(
+            id=spec.id,
+            incarnation=spec.incarnation,
+            boot_number=spec.boot_number,
+            uid=uid,
+            fate=Fate.BOOTING,
+            disks=tuple(_plugged(drive) for drive in drives),
+            nics=tuple(PluggedNic(port_id=t.port_id, slot=slot) for slot, t in nics),
+        )
+        try:
+            await self._start(spec, drives, nics, config_drive)
+        except BaseException:
+            await self._undo_boot(earlier)
+            raise
+
+    async def _start(
+        self,
+        spec: GuestSpec,
+        drives: Sequence[command.Drive],
+        taps: Sequence[tuple[int, Tap]],
+        config_drive: bytes | None,
+    ) -> None:
+        assert self.record is not None
+        uid = self.record.uid
+        self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._save(self.record)
+        disks = [(drive.disk, drive.node) for drive in drives]
+        for disk, node in disks:
+            with _named(disk):
+                uids.grant(node, uid, self._host.uids)
+        self._prepare_home(uid, config_drive)
+        with ExitStack() as ours:  # QEMU has its own copies once it is started.
+            listeners = self._listen(ours)
+            nics = [
+                command.Nic(tap=t, slot=slot, fd=_opened(ours, tap.open_tap(t))) for slot, t in taps
+            ]
+            argv = command.argv(
+                self._host.engine,
+                spec,
+                drives,
+                nics,
+                listeners,
+                has_config_drive=config_drive is not None,
+            )
+            fds = (listeners.qmp, listeners.serial, listeners.agent, *(nic.fd for nic in nics))
+            pid = process.spawn(argv, uid=uid, groups=self._host.groups, home=self._home, fds=fds)
+        started = self._process = process.Process(pid, self._gone)
+        try:
+            self._monitor = await self._connect(BOOT_S_MAX)
+            # What QEMU needed of its directory is open now: from here on it has no way in.
+            os.chown(self._home, 0, 0)
+            await self._monitor.execute("cont")
+        except (Unavailable, qmp.Refused) as error:
+            await started.end()
+            words = (self._home / process.LOG).read_text(errors="replace") or str(error)
+            raise why.explain(
+                words, spec, disks, otherwise="the hypervisor could not start the guest"
+            ) from error
+        self._devices = {command.disk_id(d.volume_id) for d in self.record.disks}
+        self._devices |= {command.nic_id(n.port_id) for n in self.record.nics}
+        self._is_stalled = False
+        self._save(msgspec.structs.replace(self.record, fate=Fate.RUNNING))
+        self._host.tasks.start(self._follow(started), name=f"guest {spec.id}")
+
+    async def _undo_boot(self, earlier: GuestRecord | None) -> None:
+        if self._process is not None:
+            await self._process.end()
+        await self._hang_up()
+        assert self.record is not None
+        uids.give_back(self.record.owned_paths)
+        self._clear_home()
+        self.record = earlier
+        if earlier is None:
+            shutil.rmtree(self._home, ignore_errors=True)
+        else:
+            self._save(earlier)
+
+    async def adopt(self, pid: int) -> None:
+        """Take over a process that an earlier agent started."""
+        assert self.record is not None
+        found = self._process = process.Process(pid, self._gone)
+        if self.record.fate == Fate.BOOTING:
+            await self._undo_boot(None)
+        elif self.record.fate in (Fate.RUNNING, Fate.STOPPING):
+            try:
+                self._monitor = await self._connect(ADOPT_S_MAX)
+                await self._ask_state(self._monitor)
+            except Unavailable as error:
+                _log.warning("guest does not answer yet", guest=self.record.id, why=str(error))
+            self._host.tasks.start(self._follow(found), name=f"guest {self.record.id}")
+        else:  # The earlier agent died between writing the end down and ending it.
+            await found.end()
+
+    async def find_dead(self) -> None:
+        """No process was found: what ran crashed with the host, what was half booted never was."""
+        assert self.record is not None
+        if self.record.fate == Fate.BOOTING:
+            await self._undo_boot(None)
+        elif self.record.fate in (Fate.RUNNING, Fate.STOPPING) or self.record.disks:
+            self._gone()
+
+    async def shut_down(self) -> None:
+        if self.is_running:
+            assert self.record is not None
+            self._save(msgspec.structs.replace(self.record, fate=Fate.STOPPING))
+            await (await self._qmp()).execute("system_powerdown")
+
+    async def cut_off(self) -> None:
+        if self.record is not None and self.record.fate != Fate.ENDED:
+            self._save(msgspec.structs.replace(self.record, fate=Fate.STOPPED))
+        if self._process is not None:
+            await self._process.end()
+
+    async def reset(self) -> None:
+        self._require_running()
+        await (await self._qmp()).execute("system_reset")
+
+    async def remove(self) -> None:
+        """Afterwards nothing of the guest is on this host but its volumes, which are root's."""
+        await self.cut_off()
+        await self._hang_up()
+        shutil.rmtree(self._home, ignore_errors=True)
+        self.record = None
+
+    async def let_go(self) -> None:
+        """Stop watching; the guest goes on."""
+        if self._process is not None:
+            self._process.let_go()
+        await self._hang_up()
+
+    # --- disks -------------------------------------------------------------------------------------
+
+    async def plug_disk(self, spec: GuestSpec, volume_id: VolumeId, node: BlockNode) -> None:
+        known = self._require_running()
+        disk = next((d for d in spec.disks if d.volume_id == volume_id), None)
+        plugged = known.disk(volume_id)
+        drive = command.Drive(
+            disk=disk or DiskSpec(volume_id=volume_id, device=""),
+            node=node,
+            node_name=plugged.top.node_name if plugged else command.node_name(volume_id, 0),
+            slot=plugged.slot if plugged else _free_slot(known),
+        )
+        if command.disk_id(volume_id) in self._devices:
+            return
+        if plugged is None:
+            self._save(msgspec.structs.replace(known, disks=(*known.disks, _plugged(drive))))
+        try:
+            with _named(drive.disk):
+                uids.grant(node, known.uid, self._host.uids)
+            await self._add("blockdev-add", command.node(drive))
+            await self._add("device_add", command.disk_device(drive))
+        except qmp.Refused as error:
+            await self._forget_disk(volume_id)
+            raise why.explain(
+                error.words,
+                spec,
+                [(drive.disk, node)],
+                otherwise=f"volume {volume_id} could not be plugged",
+            ) from error
+        except CloudError:
+            await self._forget_disk(volume_id)
+            raise
+        self._devices.add(command.disk_id(volume_id))
+
+    async def unplug_disk(self, volume_id: VolumeId) -> None:
+        if self.is_running:
+            await self._unplug(command.disk_id(volume_id), f"volume {volume_id}")
+            await self._forget_disk(volume_id)
+
+    async def _forget_disk(self, volume_id: VolumeId) -> None:
+        """Close the disk's files and give them back."""
+        assert self.record is not None
+        disk = self.record.disk(volume_id)
+        if disk is None:
+            return
+        for layer in reversed(disk.layers):
+            await self._drop("blockdev-del", {"node-name": layer.node_name})
+            uids.give_back(layer.owned_paths)
+        rest = tuple(d for d in self.record.disks if d.volume_id != volume_id)
+        self._save(msgspec.structs.replace(self.record, disks=rest))
+
+    async def switch_layer(self, volume_id: VolumeId, layer: BlockNode) -> None:
+        known = self._require_running()
+        disk = known.disk(volume_id)
+        if disk is None:
+            raise NotFound(f"volume {volume_id} is not plugged into server {known.id}")
+        if disk.top.owned_paths == layer.owned_paths:
+            return
+        name = command.node_name(volume_id, len(disk.layers))
+        uids.grant(layer, known.uid, self._host.uids)
+        try:
+            if await self._open_node(volume_id, "node-name") != name:
+                # The layer is to be laid over what is open, not over what its file names.
+                options = {**layer.options, "node-name": name, "backing": None}
+                await self._add("blockdev-add", options)
+                await (await self._qmp()).execute(
+                    "blockdev-snapshot", {"node": disk.top.node_name, "overlay": name}
+                )
+        except qmp.Refused as error:
+            await self._drop("blockdev-del", {"node-name": name})
+            uids.give_back(layer.owned_paths)
+            raise Unavailable(
+                f"volume {volume_id} could not be snapshotted", because=str(error)
+            ) from error
+        # Clones may read what lies below from now on, and nobody may write it.
+        for path in disk.top.owned_paths:
+            uids.share(path, self._host.uids)
+        below = tuple(msgspec.structs.replace(old, owned_paths=()) for old in disk.layers)
+        top = Layer(node_name=name, owned_paths=layer.owned_paths)
+        switched = msgspec.structs.replace(disk, layers=(*below, top))
+        self._save(
+            msgspec.structs.replace(
+                known, disks=tuple(switched if d is disk else d for d in known.disks)
+            )
+        )
+
+    async def resize_disk(self, volume_id: VolumeId, size_gib: int) -> None:
+        known = self._require_running()
+        disk = known.disk(volume_id)
+        if disk is None:
+            raise NotFound(f"volume {volume_id} is not plugged into server {known.id}")
+        size = size_gib << 30
+        image = await self._open_node(volume_id, "image")
+        if image is not None and image["virtual-size"] >= size:
+            return
+        try:
+            await (await self._qmp()).execute(
+                "block_resize", {"node-name": disk.top.node_name, "size": size}
+            )
+        except qmp.Refused as error:
+            raise Unavailable(
+                f"volume {volume_id} could not be extended in server {known.id}", because=str(error)
+            ) from error
+
+    async def _open_node(self, volume_id: VolumeId, what: str) -> Any:
+        """A property of the node that the guest writes to at this moment, as QEMU has it."""
+        wanted = f"/{command.disk_id(volume_id)}/"
+        for block in await (await self._qmp()).execute("query-block"):
+            if wanted in f"/{block.get('qdev', '')}/":
+                return block.get("inserted", {}).get(what)
+        return None
+
+    # --- NICs --------------------------------------------------------------------------------------
+
+    async def plug_nic(self, port: Tap) -> None:
+        known = self._require_running()
+        if command.nic_id(port.port_id) in self._devices:
+            return
+        plugged = known.nic(port.port_id)
+        if plugged is None:
+            plugged = PluggedNic(port_id=port.port_id, slot=_free_slot(known))
+            self._save(msgspec.structs.replace(known, nics=(*known.nics, plugged)))
+        try:
+            await self._open_netdev(port)
+            await self._add("device_add", command.nic_device(port, plugged.slot))
+        except qmp.Refused as error:
+            await self._forget_nic(port.port_id)
+            raise Unavailable(
+                f"port {port.port_id} could not be plugged", because=str(error)
+            ) from error
+        except CloudError:
+            await self._forget_nic(port.port_id)
+            raise
+        self._devices.add(command.nic_id(port.port_id))
+
+    async def _open_netdev(self, port: Tap) -> None:
+        netdev = command.netdev_id(port.port_id)
+        # One from an interrupted try may hold the tap, and there is no asking whether it does.
+        await self._drop("netdev_del", {"id": netdev})
+        monitor = await self._qmp()
+        fd = tap.open_tap(port)
+        try:
+            await monitor.hand_over(fd, netdev)
+        finally:
+            os.close(fd)
+        await monitor.execute("netdev_add", {"type": "tap", "id": netdev, "fd": netdev})
+
+    async def unplug_nic(self, port_id: PortId) -> None:
+        if self.is_running:
+            await self._unplug(command.nic_id(port_id), f"port {port_id}")
+            await self._forget_nic(port_id)
+
+    async def _forget_nic(self, port_id: PortId) -> None:
+        assert self.record is not None
+        if self.record.nic(port_id) is not None:
+            await self._drop("netdev_del", {"id": command.netdev_id(port_id)})
+            rest = tuple(n for n in self.record.nics if n.port_id != port_id)
+            self._save(msgspec.structs.replace(self.record, nics=rest))
+
+    # --- devices -----------------------------------------------------------------------------------
+
+    async def _unplug(self, device: str, name: str) -> None:
+        """Ask until the guest has let go."""
+        deadline = asyncio.get_running_loop().time() + UNPLUG_S_MAX - UNPLUG_AGAIN_S
+        while device in self._devices:
+            if not self.is_running:
+                return
+            if asyncio.get_running_loop().time() > deadline:
+                raise Unavailable(f"the guest does not let go of {name}", because="device_del")
+            self._device_gone.clear()
+            try:
+                await (await self._qmp()).execute("device_del", {"id": device})
+            except qmp.Refused as error:
+                if error.kind == "DeviceNotFound":
+                    self._devices.discard(device)
+                    return
+                # Otherwise the last request is still pending: the guest may just be slow.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(UNPLUG_AGAIN_S):
+                    await self._device_gone.wait()
+
+    async def _add(self, verb: str, arguments: Mapping[str, object]) -> None:
+        """Add it unless an interrupted try already did."""
+        try:
+            await (await self._qmp()).execute(verb, arguments)
+        except qmp.Refused as error:
+            if "uplicate" not in error.words:
+                raise
+
+    async def _drop(self, verb: str, arguments: Mapping[str, object]) -> None:
+        """Drop it; what is not there needs no dropping."""
+        with contextlib.suppress(qmp.Refused):
+            await (await self._qmp()).execute(verb, arguments)
+
+    # --- the process and its words -------------------------------------------------------------------
+
+    async def _follow(self, followed: process.Process) -> None:
+        """Keep the QMP connection for as long as the process lives."""
+        while not followed.is_gone:
+            try:
+                monitor = await self._qmp()
+            except Unavailable:
+                await _first_of(followed.gone(), asyncio.sleep(RECONNECT_S))
+                continue
+            await _first_of(followed.gone(), monitor.lost())
+            if monitor is self._monitor:
+                await self._hang_up()
+
+    async def _qmp(self) -> qmp.Monitor:
+        async with self._connecting:
+            if self._monitor is None or not self._monitor.is_open:
+                await self._hang_up()
+                self._monitor = await self._connect(ADOPT_S_MAX)
+                await self._ask_state(self._monitor)
+            return self._monitor
+
+    async def _connect(self, timeout_s: float) -> qmp.Monitor:
+        return await qmp.connect(self._home / QMP_SOCKET, self._event, timeout_s=timeout_s)
+
+    async def _hang_up(self) -> None:
+        monitor, self._monitor = self._monitor, None
+        if monitor is not None:
+            await monitor.close()
+
+    async def _ask_state(self, monitor: qmp.Monitor) -> None:
+        """What happened while nobody listened."""
+        children = await monitor.execute("qom-list", {"path": "/machine/peripheral"})
+        self._devices = {child["name"] for child in children}
+        status = (await monitor.execute("query-status"))["status"]
+        self._is_stalled = status == "io-error"
+        if status == "shutdown":
+            self._powered_off()
+
+    def _event(self, name: str, data: Mapping[str, Any]) -> None:
+        if name == "SHUTDOWN" and data.get("guest"):
+            self._powered_off()
+        elif name == "DEVICE_DELETED" and "device" in data:
+            self._devices.discard(data["device"])
+            self._device_gone.set()
+            self._host.changed()
+        elif name == "BLOCK_IO_ERROR" and data.get("action") == "stop":
+            assert self.record is not None
+            _log.warning("guest stalled on its disk", guest=self.record.id, why=data.get("reason"))
+            self._is_stalled = True
+        elif name == "RESUME":
+            self._is_stalled = False
+
+    def _powered_off(self) -> None:
+        """The guest powered off; QEMU waits to be told that this was seen."""
+        assert self.record is not None and self._process is not None
+        if self.record.fate in (Fate.RUNNING, Fate.STOPPING):
+            fate = Fate.ENDED if self.record.fate == Fate.RUNNING else Fate.STOPPED
+            self._save(msgspec.structs.replace(self.record, fate=fate))
+        self._process.signal(signal.SIGTERM)
+
+    def _gone(self) -> None:
+        """The process is no more, whoever ended it."""
+        self._process = None
+        self._devices = set()
+        if self.record is None or self.record.fate == Fate.BOOTING:
+            return  # `boot` sees it and tidies up.
+        fates = {Fate.RUNNING: Fate.CRASHED, Fate.STOPPING: Fate.STOPPED}
+        uids.give_back(self.record.owned_paths)
+        self._clear_home()
+        self._save(
+            msgspec.structs.replace(
+                self.record, fate=fates.get(self.record.fate, self.record.fate), disks=(), nics=()
+            )
+        )
+        self._host.changed()
+
+    # --- the directory -------------------------------------------------------------------------------
+
+    def _save(self, changed: GuestRecord) -> None:
+        self.record = changed
+        record.save(self._home, changed)
+
+    def _prepare_home(self, uid: int, config_drive: bytes | None) -> None:
+        """Until its virtual CPUs run the directory is QEMU's, which opens its files in it by name."""
+        self._clear_home()
+        os.chown(self._home, uid, uid)
+        self._home.chmod(0o700)
+        log_file = self._home / console.FILE
+        log_file.touch(mode=0o600)
+        os.chown(log_file, uid, uid)
+        if config_drive is not None:
+            drive = self._home / command.CONFIG_DRIVE
+            drive.touch(mode=0o600)
+            drive.write_bytes(config_drive)
+            os.chown(drive, uid, uid)
+
+    def _listen(self, ours: ExitStack) -> command.Listeners:
+        def listen(name: str) -> int:
+            listener = ours.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            listener.bind(str(self._home / name))
+            (self._home / name).chmod(0o600)
+            listener.listen(1)
+            return listener.fileno()
+
+        return command.Listeners(
+            qmp=listen(QMP_SOCKET), serial=listen(SERIAL_SOCKET), agent=listen(AGENT_SOCKET)
+        )
+
+    def _clear_home(self) -> None:
+        """Remove what only a running guest needs; the record and the logs stay."""
+        for name in (
+            QMP_SOCKET,
+            SERIAL_SOCKET,
+            AGENT_SOCKET,
+            command.VNC_SOCKET,
+            command.CONFIG_DRIVE,
+        ):
+            (self._home / name).unlink(missing_ok=True)
+
+    def _require_running(self) -> GuestRecord:
+        if not self.is_running:
+            raise Conflict(f"server {self._home.name} does not run")
+        assert self.record is not None
+        return self.record
+
+
+def _plugged(drive: command.Drive) -> PluggedDisk:
+    layer = Layer(node_name=drive.node_name, owned_paths=drive.node.owned_paths)
+    return PluggedDisk(volume_id=drive.disk.volume_id, slot=drive.slot, layers=(layer,))
+
+
+def _free_slot(known: GuestRecord) -> int:
+    used = {disk.slot for disk in known.disks} | {nic.slot for nic in known.nics}
+    free = next((slot for slot in range(command.SLOTS) if slot not in used), None)
+    if free is None:
+        raise Invalid(f"a guest may have at most {command.SLOTS} disks and ports together")
+    return free
+
+
+def _opened(ours: ExitStack, fd: int) -> int:
+    ours.callback(os.close, fd)
+    return fd
+
+
+@contextmanager
+def _named(disk: DiskSpec) -> Iterator[None]:
+    """Say which disk a failure is about, where it is known."""
+    try:
+        yield
+    except (NotFound, Unavailable) as error:
+        name = f"disk {disk.device or '?'} (volume {disk.volume_id})"
+        raise type(error)(f"{name}: {error.message}", because=error.because) from error
+
+
+async def _first_of(*waits: Any) -> None:
+    """Wait until one is done; the others are cancelled."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
