@@ -357,7 +357,8 @@ def reset_snapshot_state(
 
 
 def limits(tx: Tx, project_id: ProjectId) -> dict[str, int]:
-    return {name: _limit(tx, project_id, name) for name in LIMITS}
+    of_project = identity.limits_of(tx, project_id)
+    return {name: of_project.get(name, default) for name, default in LIMITS.items()}
 
 
 def usage(tx: Tx, project_id: ProjectId) -> Usage:
@@ -471,23 +472,20 @@ def _require_room(
     one_volume_gib: int = 0,
 ) -> None:
     """OverQuota when so much more would pass a limit of the project."""
-    if 0 <= (most_gib := _limit(tx, project_id, "per_volume_gigabytes")) < one_volume_gib:
+    allowed = limits(tx, project_id)
+    if 0 <= allowed["per_volume_gigabytes"] < one_volume_gib:
         raise OverQuota(
             f"Requested volume size {one_volume_gib}G is larger than maximum allowed limit "
-            f"{most_gib}G."
+            f"{allowed['per_volume_gigabytes']}G."
         )
     used = store.usage(tx, project_id)
     asked = {"volumes": volumes, "snapshots": snapshots, "gigabytes": gigabytes}
     for name, more in asked.items():
-        if more and 0 <= (allowed := _limit(tx, project_id, name)) < used.of(name) + more:
+        if more and 0 <= allowed[name] < used.of(name) + more:
             raise OverQuota(
                 f"Quota exceeded for {name}: requested {more}, "
-                f"but already used {used.of(name)} of {allowed}."
+                f"but already used {used.of(name)} of {allowed[name]}."
             )
-
-
-def _limit(tx: Tx, project_id: ProjectId, name: str) -> int:
-    return identity.limit(tx, project_id, name, LIMITS[name])
 
 
 def _require_idle(tx: Tx, snapshot: Snapshot) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from msgspec import Struct
 from sqlalchemy import (
+    BigInteger,
     Boolean,
     Column,
     ColumnElement,
@@ -59,8 +60,8 @@ volumes = Table(
     Column("is_bootable", Boolean, nullable=False),
     Column("is_readonly", Boolean),
     Column("trouble", Text),
-    Column("gone_number", Integer),
-    Column("seen_number", Integer, nullable=False),
+    Column("gone_number", BigInteger),
+    Column("seen_number", BigInteger, nullable=False),
     Column("created_at", Time, nullable=False),
     Column("updated_at", Time),
     Index("ix_volumes_project", "project_id", "created_at", "id"),
@@ -99,8 +100,8 @@ snapshots = Table(
     Column("state", String(32), nullable=False),
     Column("metadata", Json(dict[str, str]), nullable=False),
     Column("trouble", Text),
-    Column("gone_number", Integer),
-    Column("seen_number", Integer, nullable=False),
+    Column("gone_number", BigInteger),
+    Column("seen_number", BigInteger, nullable=False),
     Column("created_at", Time, nullable=False),
     Column("updated_at", Time),
     Index("ix_volume_snapshots_volume", "volume_id"),
@@ -166,6 +167,10 @@ def volume(tx: Tx, reach: ProjectId | None, volume_id: VolumeId) -> Volume:
 def find_volume(tx: Tx, volume_id: VolumeId) -> Volume | None:
     found = _volumes(tx, select(volumes).where(volumes.c.id == volume_id))
     return found[0] if found else None
+
+
+def volumes_by_id(tx: Tx, volume_ids: Collection[VolumeId]) -> dict[VolumeId, Volume]:
+    return {v.id: v for v in _volumes(tx, select(volumes).where(volumes.c.id.in_(volume_ids)))}
 
 
 def list_volumes(tx: Tx, reach: ProjectId | None, wanted: Listing) -> list[Volume]:
@@ -243,6 +248,12 @@ def usage(tx: Tx, project_id: ProjectId) -> Usage:
 def totals(tx: Tx, reach: ProjectId | None) -> tuple[int, int]:
     """Number of volumes and the sum of their sizes."""
     return _count_and_size(tx, volumes, _reach(volumes, reach))
+
+
+def all_metadata(tx: Tx, reach: ProjectId | None) -> list[dict[str, str]]:
+    """The metadata of every volume in reach, the oldest first."""
+    query = select(volumes.c.metadata).where(*_reach(volumes, reach))
+    return list(tx.execute(query.order_by(volumes.c.created_at, volumes.c.id)).scalars())
 
 
 def count_volumes(tx: Tx, reach: ProjectId | None, wanted: Listing) -> int:
