@@ -1,0 +1,317 @@
+"""Records to specs: what the hosts and the zone's network engine are told.
+
+Pure: the same records give the same spec, sorted throughout, so that equal zones are equal and the
+driver's difference is empty. It decides nothing that verbs have not decided; statuses never enter.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from msgspec import Struct
+
+from cairn.core.ids import NetworkId, NodeId, SecurityGroupId, ServerId, SubnetId
+from cairn.network.addresses import with_prefix
+from cairn.network.records import (
+    DISTRIBUTED,
+    FloatingIp,
+    Group,
+    Network,
+    NetworkKind,
+    Port,
+    Router,
+    Rule,
+    Subnet,
+)
+from cairn.wire.spec import (
+    AddressPair,
+    FloatingSpec,
+    GatewaySpec,
+    GroupRuleSpec,
+    GroupSpec,
+    MetadataNetworkSpec,
+    PortAddress,
+    PortSpec,
+    ProviderSpec,
+    RouterPortSpec,
+    RouterSpec,
+    SubnetSpec,
+    SwitchPortSpec,
+    SwitchSpec,
+    ZoneSpec,
+)
+
+GATEWAY_HOSTS_MAX = 5  # OVN probes every pair of them by BFD; more add cost and no safety
+
+
+class GatewayHost(Struct, frozen=True, kw_only=True):
+    """A host that could carry gateways, and the physical networks that it has."""
+
+    id: NodeId
+    physical_networks: tuple[str, ...]
+
+
+class ZoneRecords(Struct, frozen=True, kw_only=True):
+    """All that a zone's logical network is made from."""
+
+    networks: Sequence[Network] = ()
+    subnets: Sequence[Subnet] = ()
+    ports: Sequence[Port] = ()
+    groups: Sequence[Group] = ()
+    routers: Sequence[Router] = ()
+    floating_ips: Sequence[FloatingIp] = ()
+    own_ports: Sequence[Port] = ()  # that hold the outside addresses of the floating IPs
+    hosts: Sequence[GatewayHost] = ()
+
+
+def zone(records: ZoneRecords) -> ZoneSpec:
+    subnets = {s.id: s for s in records.subnets}
+    networks = {n.id: n for n in records.networks}
+    by_network: dict[NetworkId, list[Subnet]] = defaultdict(list)
+    for subnet in records.subnets:
+        by_network[subnet.network_id].append(subnet)
+    metadata = {p.network_id: p for p in records.ports if p.device_owner == DISTRIBUTED}
+    edge = [p for p in records.ports if not p.is_ours]
+    return ZoneSpec(
+        switches=tuple(
+            _switch(n, by_network[n.id], metadata.get(n.id), subnets)
+            for n in sorted(records.networks, key=_id)
+        ),
+        ports=tuple(_edge_port(p, networks[p.network_id]) for p in sorted(edge, key=_id)),
+        groups=_groups(records.groups, edge),
+        routers=_routers(records, networks, subnets),
+    )
+
+
+def guest_ports(
+    ports: Iterable[Port], networks: Mapping[NetworkId, Network], subnets: Mapping[SubnetId, Subnet]
+) -> tuple[PortSpec, ...]:
+    """The ports bound to one host, as it should plug them."""
+    return tuple(
+        PortSpec(
+            id=p.id,
+            network_id=p.network_id,
+            server_id=ServerId(p.device_id),
+            mac=p.mac,
+            mtu=networks[p.network_id].mtu,
+            addresses=tuple(_address(subnets[a.subnet_id], a.ip) for a in p.addresses),
+        )
+        for p in sorted(ports, key=_id)
+    )
+
+
+def metadata_networks(
+    ports: Iterable[Port], subnets: Mapping[SubnetId, Subnet]
+) -> tuple[MetadataNetworkSpec, ...]:
+    """From the metadata ports of some networks: those that have an address to answer on."""
+    specs = [_metadata(p, subnets) for p in ports if p.addresses]
+    return tuple(sorted(specs, key=lambda s: s.network_id))
+
+
+def _id(thing: Network | Port | Group | Router | Subnet) -> str:
+    return thing.id
+
+
+def _metadata(port: Port, subnets: Mapping[SubnetId, Subnet]) -> MetadataNetworkSpec:
+    return MetadataNetworkSpec(
+        network_id=port.network_id,
+        port_id=port.id,
+        mac=port.mac,
+        addresses=_with_prefixes(port, subnets),
+    )
+
+
+def _with_prefixes(port: Port, subnets: Mapping[SubnetId, Subnet]) -> tuple[str, ...]:
+    return tuple(sorted(with_prefix(a.ip, subnets[a.subnet_id].cidr) for a in port.addresses))
+
+
+def _address(subnet: Subnet, ip: str) -> PortAddress:
+    return PortAddress(
+        subnet_id=subnet.id,
+        ip=ip,
+        cidr=subnet.cidr,
+        gateway_ip=subnet.gateway_ip,
+        dns=subnet.dns,
+        routes=tuple((r.destination, r.nexthop) for r in subnet.routes),
+        dhcp=subnet.has_dhcp,
+    )
+
+
+def _switch(
+    network: Network,
+    children: Sequence[Subnet],
+    metadata: Port | None,
+    subnets: Mapping[SubnetId, Subnet],
+) -> SwitchSpec:
+    answers = {a.subnet_id: a.ip for a in metadata.addresses} if metadata else {}
+    provider = None
+    if network.physical_network is not None:
+        is_vlan = network.kind is NetworkKind.VLAN
+        provider = ProviderSpec(
+            physical_network=network.physical_network,
+            vlan=network.segmentation_id if is_vlan else None,
+        )
+    return SwitchSpec(
+        id=network.id,
+        name=network.name,
+        mtu=network.mtu,
+        subnets=tuple(
+            SubnetSpec(
+                id=s.id,
+                cidr=s.cidr,
+                ip_version=s.ip_version,
+                gateway_ip=s.gateway_ip,
+                dhcp=s.has_dhcp,
+                dns=s.dns,
+                routes=tuple((r.destination, r.nexthop) for r in s.routes),
+                metadata_ip=answers.get(s.id),
+                # Who announces (ra_mode) decides what a guest does; without it there is no router.
+                ipv6_mode=s.ra_mode or s.address_mode,
+            )
+            for s in sorted(children, key=_id)
+        ),
+        provider=provider,
+        metadata_port=_metadata(metadata, subnets) if metadata and metadata.addresses else None,
+    )
+
+
+def _edge_port(port: Port, network: Network) -> SwitchPortSpec:
+    return SwitchPortSpec(
+        id=port.id,
+        network_id=port.network_id,
+        mac=port.mac,
+        addresses=tuple((a.subnet_id, a.ip) for a in port.addresses),
+        enabled=port.is_enabled and network.is_enabled,
+        port_security=port.has_security,
+        allowed_pairs=tuple(AddressPair(ip=p.ip, mac=p.mac) for p in port.pairs),
+        groups=port.group_ids,
+        dhcp_options=tuple((o.name, o.value) for o in port.dhcp_options),
+    )
+
+
+def _groups(groups: Sequence[Group], ports: Sequence[Port]) -> tuple[GroupSpec, ...]:
+    """Groups that filter a port of the zone, and those that such groups name: both need their
+    members' addresses."""
+    used: set[SecurityGroupId] = {g for p in ports for g in p.group_ids}
+    named = {
+        r.remote_group_id for g in groups if g.id in used for r in g.rules if r.remote_group_id
+    }
+    return tuple(
+        GroupSpec(
+            id=g.id,
+            rules=tuple(_rule(r) for r in sorted(g.rules, key=lambda r: r.id)),
+            stateful=g.is_stateful,
+        )
+        for g in sorted(groups, key=_id)
+        if g.id in used | named
+    )
+
+
+def _rule(rule: Rule) -> GroupRuleSpec:
+    return GroupRuleSpec(
+        direction=rule.direction,
+        ethertype=rule.ethertype,
+        protocol=_protocol(rule),
+        port_min=rule.port_min,
+        port_max=rule.port_max,
+        remote_cidr=rule.remote_cidr,
+        remote_group=rule.remote_group_id,
+    )
+
+
+_NUMBERS = {
+    "ah": "51", "dccp": "33", "egp": "8", "esp": "50", "gre": "47", "hopopt": "0", "igmp": "2",
+    "ipip": "4", "ipv6-encap": "41", "ipv6-frag": "44", "ipv6-nonxt": "59", "ipv6-opts": "60",
+    "ipv6-route": "43", "ospf": "89", "pgm": "113", "rsvp": "46", "sctp": "132", "udplite": "136",
+    "vrrp": "112",
+}  # fmt: skip
+_WORDS = {"6": "tcp", "17": "udp", "1": "icmp", "58": "icmpv6", "ipv6-icmp": "icmpv6"}
+
+
+def _protocol(rule: Rule) -> str | None:
+    """Four names that the engine knows, else the number; "0" and "ip" are any."""
+    text = rule.protocol
+    if text is None or text in ("ip", "0"):
+        return None
+    if text in ("icmp", "1") and rule.ethertype == "IPv6":
+        return "icmpv6"  # What the user means: IPv6 has no other.
+    return _WORDS.get(text, _NUMBERS.get(text, text))
+
+
+def _routers(
+    records: ZoneRecords, networks: Mapping[NetworkId, Network], subnets: Mapping[SubnetId, Subnet]
+) -> tuple[RouterSpec, ...]:
+    legs: dict[str, list[Port]] = defaultdict(list)
+    for port in records.ports:
+        if port.is_ours and port.device_owner != DISTRIBUTED:
+            legs[port.device_id].append(port)
+    macs = {p.id: p.mac for p in records.own_ports}
+    floating: dict[str, list[FloatingSpec]] = defaultdict(list)
+    for f in records.floating_ips:
+        if f.router_id and f.port_id and f.fixed_ip:
+            floating[f.router_id].append(
+                FloatingSpec(
+                    floating_ip=f.ip,
+                    fixed_ip=f.fixed_ip,
+                    port_id=f.port_id,
+                    mac=macs[f.own_port_id],
+                )
+            )
+    return tuple(
+        RouterSpec(
+            id=r.id,
+            name=r.name,
+            enabled=r.is_enabled,
+            ports=tuple(
+                _leg(p, subnets) for p in sorted(legs[r.id], key=_id) if p.id != r.gateway_port_id
+            ),
+            gateway=_gateway(r, legs[r.id], networks, subnets, records.hosts),
+            routes=tuple(sorted((x.destination, x.nexthop) for x in r.routes)),
+            floating=tuple(sorted(floating[r.id], key=lambda f: f.floating_ip)),
+        )
+        for r in sorted(records.routers, key=_id)
+    )
+
+
+def _leg(port: Port, subnets: Mapping[SubnetId, Subnet]) -> RouterPortSpec:
+    return RouterPortSpec(
+        id=port.id,
+        network_id=port.network_id,
+        mac=port.mac,
+        addresses=_with_prefixes(port, subnets),
+    )
+
+
+def _gateway(
+    router: Router,
+    legs: Sequence[Port],
+    networks: Mapping[NetworkId, Network],
+    subnets: Mapping[SubnetId, Subnet],
+    hosts: Sequence[GatewayHost],
+) -> GatewaySpec | None:
+    port = next((p for p in legs if p.id == router.gateway_port_id), None)
+    if port is None:
+        return None
+    hops = [subnets[a.subnet_id] for a in port.addresses]
+    hops.sort(key=lambda s: (s.ip_version, s.id))
+    return GatewaySpec(
+        port=_leg(port, subnets),
+        next_hop=next((s.gateway_ip for s in hops if s.gateway_ip), None),
+        snat=router.has_snat,
+        hosts=gateway_hosts(router, networks[port.network_id], hosts),
+    )
+
+
+def gateway_hosts(
+    router: Router, external: Network, hosts: Sequence[GatewayHost]
+) -> tuple[NodeId, ...]:
+    """Hosts that reach the external network, in an order that differs from router to router.
+
+    By rendezvous hashing: gateways spread evenly, and a host that comes or goes moves only its own."""
+    physical = external.physical_network
+    able = [h.id for h in hosts if physical is None or physical in h.physical_networks]
+
+    def weight(host: NodeId) -> bytes:
+        return hashlib.sha256(f"{router.id} {host}".encode()).digest()
+
+    return tuple(sorted(able, key=weight)[:GATEWAY_HOSTS_MAX])

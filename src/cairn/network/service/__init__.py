@@ -1,0 +1,34 @@
+"""What may be done to networks, and what other slices ask of them.
+
+The verbs of the API live in a module a family (`networks`, `subnets`, `ports`, ...); what compute, the
+hosts and the installer need is named here.
+"""
+
+from cairn.network.service.guests import (
+    bind_port,
+    claim_port,
+    metadata_networks_of,
+    networks_for_server,
+    ports_of,
+    server_ports,
+    take_report,
+    unbind_port,
+    zone_of,
+)
+from cairn.network.service.ports import create_port, delete_port, get_port, update_port
+
+__all__ = [
+    "bind_port",
+    "claim_port",
+    "create_port",
+    "delete_port",
+    "get_port",
+    "metadata_networks_of",
+    "networks_for_server",
+    "ports_of",
+    "server_ports",
+    "take_report",
+    "unbind_port",
+    "update_port",
+    "zone_of",
+]

@@ -1,0 +1,157 @@
+"""What compute, the hosts and their reports need of the network."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from cairn.core.caller import Caller
+from cairn.core.errors import Conflict
+from cairn.core.ids import NodeId, PortId, ServerId
+from cairn.db.engine import Tx
+from cairn.fleet import service as fleet
+from cairn.network import compile as compiler
+from cairn.network.records import COMPUTE_OWNER, Network, Port, ServerPort
+from cairn.network.service import ports as port_service
+from cairn.network.store import groups as group_store
+from cairn.network.store import networks as network_store
+from cairn.network.store import ports as store
+from cairn.network.store import resources, routers, tables
+from cairn.wire.report import NodeReport
+from cairn.wire.spec import MetadataNetworkSpec, PortSpec, ZoneSpec
+
+
+def networks_for_server(tx: Tx, who: Caller) -> list[Network]:
+    """Networks that a server of the caller may join when none is named: the project's own first, then
+    shared ones; at most 100. External networks are joined only by naming them."""
+    return network_store.networks_to_join(tx, who.home)
+
+
+def claim_port(tx: Tx, who: Caller, port_id: str, server_id: ServerId) -> Port:
+    """Give a user's own port to a server. Raises NotFound, Conflict (somebody has it)."""
+    port = store.port(tx, who.reach, port_id)
+    if port.device_id == server_id:
+        return port
+    if port.device_id or port.device_owner:
+        raise Conflict(
+            f"PortInUse: Port {port.id} is in use by {port.device_id or port.device_owner}."
+        )
+    resources.change(
+        tx, tables.ports, port.id, {"device_id": server_id, "device_owner": COMPUTE_OWNER}
+    )
+    return store.port(tx, None, port.id)
+
+
+def bind_port(tx: Tx, port_id: PortId, server_id: ServerId, node_id: NodeId) -> None:
+    """The server runs on this host from now on; the port goes there with it. Repeatable."""
+    port = store.port(tx, None, port_id)
+    if port.device_id and port.device_id != server_id:
+        raise Conflict(f"PortInUse: Port {port.id} belongs to server {port.device_id}.")
+    if port.node_id == node_id and port.device_id == server_id:
+        return
+    node = fleet.node(tx, node_id)
+    resources.change(
+        tx,
+        tables.ports,
+        port.id,
+        {
+            "device_id": server_id,
+            "device_owner": port.device_owner or COMPUTE_OWNER,
+            "node_id": node_id,
+            "host": node.hostname,
+            # Reports are numbered by host: the new one has said nothing yet.
+            "is_up": False,
+            "seen_number": 0,
+        },
+    )
+    fleet.touch(tx, node_id)
+    if port.node_id is not None and port.node_id != node_id:
+        fleet.touch(tx, port.node_id)
+
+
+def unbind_port(tx: Tx, port_id: PortId) -> None:
+    """The server is gone: the port stays its owner's and is free for another server."""
+    port = store.port(tx, None, port_id)
+    port_service.release_device(tx, port)
+    if port.node_id is not None:
+        fleet.touch(tx, port.node_id)
+
+
+def server_ports(tx: Tx, server_ids: Iterable[ServerId]) -> dict[ServerId, tuple[ServerPort, ...]]:
+    """The ports of each server in the order in which they were made. Some statements for all of them."""
+    found = store.ports_of_devices(tx, server_ids)
+    networks = network_store.networks_by_id(tx, (p.network_id for p in found))
+    floating: dict[PortId, list[tuple[str, str]]] = defaultdict(list)
+    for f in routers.floating_ips_of_ports(tx, (p.id for p in found)):
+        if f.port_id and f.fixed_ip:
+            floating[f.port_id].append((f.ip, f.fixed_ip))
+    result: dict[ServerId, tuple[ServerPort, ...]] = {}
+    for port in found:
+        server_id = ServerId(port.device_id)
+        network = networks[port.network_id]
+        shown = ServerPort(
+            port_id=port.id,
+            server_id=server_id,
+            network_id=port.network_id,
+            network_name=network.name,
+            mac=port.mac,
+            mtu=network.mtu,
+            is_up=port.is_up,
+            addresses=port.addresses,
+            floating=tuple(sorted(floating[port.id])),
+            group_ids=port.group_ids,
+        )
+        result[server_id] = (*result.get(server_id, ()), shown)
+    return result
+
+
+def ports_of(tx: Tx, node_id: NodeId) -> tuple[PortSpec, ...]:
+    """What the host should have plugged."""
+    found = store.ports_of_node(tx, node_id)
+    networks = network_store.networks_by_id(tx, (p.network_id for p in found))
+    subnets = network_store.subnets_by_id(tx, (a.subnet_id for p in found for a in p.addresses))
+    return compiler.guest_ports(found, networks, subnets)
+
+
+def metadata_networks_of(tx: Tx, node_id: NodeId) -> tuple[MetadataNetworkSpec, ...]:
+    """Networks whose guests on this host ask 169.254.169.254."""
+    found = store.ports_of_node(tx, node_id)
+    ours = store.metadata_ports(tx, (p.network_id for p in found))
+    subnets = network_store.subnets_by_id(tx, (a.subnet_id for p in ours for a in p.addresses))
+    return compiler.metadata_networks(ours, subnets)
+
+
+def zone_of(tx: Tx, zone: str) -> ZoneSpec:
+    """The whole logical network of a zone. A fixed number of statements per 500 rows."""
+    networks = network_store.networks_of_zone(tx, zone)
+    found = store.ports_of_zone(tx, zone)
+    used = {g for p in found for g in p.group_ids}
+    groups = group_store.groups_by_id(tx, used)
+    named = {r.remote_group_id for g in groups.values() for r in g.rules if r.remote_group_id}
+    groups |= group_store.groups_by_id(tx, named - used)
+    zone_routers = routers.routers_of_zone(tx, zone)
+    floating = routers.floating_ips_of_routers(tx, (r.id for r in zone_routers))
+    own = store.ports_by_id(tx, (f.own_port_id for f in floating))
+    hosts = [
+        compiler.GatewayHost(id=n.id, physical_networks=n.facts.physical_networks)
+        for n in fleet.nodes(tx)
+        if n.zone == zone and n.facts is not None
+    ]
+    return compiler.zone(
+        compiler.ZoneRecords(
+            networks=networks,
+            subnets=network_store.subnets_of(tx, (n.id for n in networks)),
+            ports=found,
+            groups=list(groups.values()),
+            routers=zone_routers,
+            floating_ips=floating,
+            own_ports=list(own.values()),
+            hosts=hosts,
+        )
+    )
+
+
+def take_report(tx: Tx, report: NodeReport) -> None:
+    """Write which ports carry traffic. Only what changed is written: reports are whole and frequent."""
+    up = {p.id for p in report.ports if p.up}
+    for port_id, was_up, number in store.seen_on_node(tx, report.node_id):
+        if number < report.number and was_up != (port_id in up):
+            store.record_seen(tx, report.node_id, port_id, up=port_id in up, number=report.number)

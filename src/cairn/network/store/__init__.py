@@ -1,0 +1,1 @@
+"""The SQL of the network service, a module a family of tables."""
