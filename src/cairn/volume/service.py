@@ -525,13 +525,14 @@ def _image_metadata(image: Image) -> dict[str, str]:
     own = {
         "image_id": image.id,
         "image_name": image.name or "",
+        "checksum": image.content.md5 if image.content else "",
         "disk_format": image.format or "",
-        "container_format": "bare",
+        "container_format": image.container or "",
         "min_disk": str(image.min_disk_gib),
         "min_ram": str(image.min_ram_mib),
         "size": str(image.size_bytes or 0),
     }
-    return {**{str(k): str(v) for k, v in image.properties.items()}, **own}
+    return {k: v for k, v in image.properties.items() if v is not None} | own
 
 
 def _inherited(source: Volume | None) -> dict[str, str]:
