@@ -129,6 +129,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return self.state / "log"
 
     @property
+    def node_id_file(self) -> Path:
+        """Which node this host is: made once, and in its certificate."""
+        return self.state / "node-id"
+
+    @property
     def effective_database_url(self) -> str:
         return self.database_url or f"sqlite:///{self.control_dir / 'cairn.db'}"
 
@@ -147,7 +152,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return f"https://{f'[{host}]' if ':' in host else host}:{self.api_port}"
 
 
-def state_dir(option: str | None = None) -> Path:
+def state_dir(option: str | Path | None = None) -> Path:
     """The state directory by `--state`, else the environment, else the usual place."""
     return Path(option or os.environ.get(STATE_VARIABLE) or DEFAULT_STATE).absolute()
 

@@ -15,7 +15,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -43,6 +43,7 @@ PROGRAMS = (
 )
 PACKAGES = ("openvswitch-switch", "ovn-central", "ovn-host", "patchelf")
 # Of everything these packages ask for, only what the programs link to: no Python, Perl or systemd.
+POSTGRES_NEEDED = r"postgresql-(client-)?\d+|patchelf|lib.*|zlib1g"
 NEEDED = r"openvswitch-(common|switch)|ovn-(common|central|host)|patchelf|lib.*|zlib1g"
 
 
@@ -52,26 +53,48 @@ def ensure_ovs(cache: Path = CACHE) -> Path:
     Takes some seconds and the network the first time, nothing afterwards; an interrupted first
     time is done again from the start. Raises Unavailable with apt's own words.
     """
-    home = cache / "engines" / "ovs-{}.{}".format(*OVS_SERIES)
-    if (home / "bin").is_dir():
+    return _unpacked(_home(cache), _link_own if _own_version() >= OVS_SERIES else _unpack_ovs)
+
+
+def ensure_postgres(cache: Path = CACHE) -> Path:
+    """Folder of PostgreSQL's programs, for tests: the machine's own, else unpacked beside it.
+
+    It is not installed, because Debian's package makes a cluster and starts it.
+    """
+    for own in sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True):
+        return own.parent
+    home = _unpacked(cache / "engines" / "postgresql", _unpack_postgres)
+    return next(home.glob("usr/lib/postgresql/*/bin"))
+
+
+def _unpacked(home: Path, fill: Callable[[Path, Path], None]) -> Path:
+    """`home`, filled by `fill(work, home)` in a folder that is renamed to it at the end."""
+    if home.is_dir():
         return home
     home.parent.mkdir(parents=True, exist_ok=True)
-    with _only_one(home.parent / ".lock"):
-        if (home / "bin").is_dir():
+    with _only_one(home.parent / f".{home.name}.lock"):
+        if home.is_dir():
             return home
-        for left_over in home.parent.glob(".unpack-*"):
+        for left_over in home.parent.glob(f".{home.name}-*"):
             shutil.rmtree(left_over)
-        work = Path(tempfile.mkdtemp(prefix=".unpack-", dir=home.parent))
+        work = Path(tempfile.mkdtemp(prefix=f".{home.name}-", dir=home.parent))
         try:
             work.chmod(0o755)
-            if _own_version() >= OVS_SERIES:
-                _link_own(work)
-            else:
-                _unpack(work, home)
+            fill(work, home)
             work.rename(home)
         finally:
             shutil.rmtree(work, ignore_errors=True)
     return home
+
+
+def present(cache: Path = CACHE) -> Path | None:
+    """The folder of `ensure_ovs` if it is there."""
+    home = _home(cache)
+    return home if home.is_dir() else None
+
+
+def _home(cache: Path) -> Path:
+    return cache / "engines" / "ovs-{}.{}".format(*OVS_SERIES)
 
 
 @contextmanager
@@ -92,7 +115,7 @@ def _own_version() -> tuple[int, int]:
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
-def _link_own(work: Path) -> None:
+def _link_own(work: Path, home: Path) -> None:
     (work / "usr").mkdir()
     (work / "usr/share").symlink_to("/usr/share")
     (work / "bin").mkdir()
@@ -102,22 +125,33 @@ def _link_own(work: Path) -> None:
         (work / "bin" / program).symlink_to(where)
 
 
-def _unpack(work: Path, home: Path) -> None:
-    """Fill `work`, which becomes `home`: the loader's path inside the programs names `home`."""
+def _unpack_ovs(work: Path, home: Path) -> None:
     packages.fetch(PACKAGES, NEEDED, work, suite=SUITE)
+    (work / "bin").mkdir()
+    for name in PROGRAMS:
+        program = _program(work, name)
+        _settle(program, work, home)
+        (work / "bin" / name).symlink_to(Path("..") / program.relative_to(work))
+
+
+def _settle(program: Path, work: Path, home: Path) -> None:
+    """Have a program use the loader and libraries that were unpacked with it, at their last place."""
     loader = packages.loader_in(work)
     libraries = loader.parent
     paths = (libraries, libraries / "openvswitch", libraries / "ovn")
-    search = ":".join(str(home / path.relative_to(work)) for path in paths)
+    search = ":".join(str(home / path.relative_to(work)) for path in paths if path.is_dir())
     patchelf = [str(loader), "--library-path", str(libraries), str(work / "usr/bin/patchelf")]
-    (work / "bin").mkdir()
-    for program in PROGRAMS:
-        binary = _program(work, program)
-        interpreter = str(home / loader.relative_to(work))
-        # DT_RPATH and not RUNPATH: it also holds for what the libraries themselves link to.
-        ask = ["--set-interpreter", interpreter, "--force-rpath", "--set-rpath", search]
-        packages.run([*patchelf, *ask, str(binary)])
-        (work / "bin" / program).symlink_to(Path("..") / binary.relative_to(work))
+    interpreter = str(home / loader.relative_to(work))
+    # DT_RPATH and not RUNPATH: it also holds for what the libraries themselves link to.
+    ask = ["--set-interpreter", interpreter, "--force-rpath", "--set-rpath", search]
+    packages.run([*patchelf, *ask, str(program)])
+
+
+def _unpack_postgres(work: Path, home: Path) -> None:
+    packages.fetch(("postgresql", "patchelf"), POSTGRES_NEEDED, work)
+    for program in next(work.glob("usr/lib/postgresql/*/bin")).iterdir():
+        if program.read_bytes()[:4] == b"\x7fELF":
+            _settle(program, work, home)
 
 
 def _program(work: Path, name: str) -> Path:

@@ -7,7 +7,7 @@ interrupted build leaves none; the plain name is a link to the newest.
 import fcntl
 from pathlib import Path
 
-from cairn.host import probe_image
+from cairn.host import debian_image, probe_image
 from cairn.host.engines import CACHE
 
 
@@ -22,6 +22,15 @@ def ensure_probe(cache: Path = CACHE) -> Path:
             probe_image.build(image)
         _point(folder / "probe.qcow2", image.name)
     return image
+
+
+def build(name: str, out: Path | None = None, cache: Path = CACHE) -> Path:
+    """Build `probe` or `debian`: into `out`, else into the cache. Raises Unavailable."""
+    if name == "probe" and out is None:
+        return ensure_probe(cache)
+    target = out or cache / "images" / f"{name}.qcow2"
+    {"probe": probe_image.build, "debian": debian_image.build}[name](target)
+    return target
 
 
 def _point(link: Path, target: str) -> None:

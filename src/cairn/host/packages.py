@@ -4,6 +4,7 @@ apt runs with an empty list of installed packages, so that it names the whole se
 and with folders of its own wherever it would write. The machine's own packages stay as they are.
 """
 
+import platform
 import re
 import subprocess
 from pathlib import Path
@@ -35,7 +36,7 @@ def fetch(names: tuple[str, ...], keep: str, folder: Path, *, suite: str | None 
         "APT::Architectures": _architecture(),
     }
     if suite:
-        source = f"deb [signed-by={KEYRING}] {_debian_archive()} {suite} main\n"
+        source = f"deb [signed-by={KEYRING}] {debian_archive()} {suite} main\n"
         (work / "sources.list").write_text(source)
         # The machine's pins are about its own release.
         world |= {
@@ -62,6 +63,13 @@ def loader_in(folder: Path) -> Path:
     raise Unavailable("the unpacked Debian packages hold no libc", because=str(folder))
 
 
+def file_in(folder: Path, ending: str) -> Path:
+    """The first file of unpacked packages whose path ends so."""
+    for found in sorted(folder.glob(f"**/{ending}")):
+        return found
+    raise Unavailable("Debian's packages are not as expected", because=f"no {ending}")
+
+
 def run(command: list[str], cwd: Path | None = None) -> str:
     """What the command printed. Raises Unavailable with its own words when it failed."""
     try:
@@ -80,11 +88,7 @@ def run(command: list[str], cwd: Path | None = None) -> str:
     return done.stdout
 
 
-def _architecture() -> str:
-    return run(["dpkg", "--print-architecture"]).strip()
-
-
-def _debian_archive() -> str:
+def debian_archive() -> str:
     """Address of the Debian archive that this machine's own apt uses (not the security one)."""
     form = "$(ORIGIN) $(LABEL) $(REPO_URI)"
     said = run(["apt-get", "indextargets", "--format", form, "Created-By: Packages"])
@@ -96,3 +100,12 @@ def _debian_archive() -> str:
         "this machine's apt knows no Debian archive; run `apt-get update`",
         because="`apt-get indextargets` lists none with Origin and Label Debian",
     )
+
+
+def own_suite() -> str:
+    """The release that this machine runs, by its code name."""
+    return platform.freedesktop_os_release()["VERSION_CODENAME"]
+
+
+def _architecture() -> str:
+    return run(["dpkg", "--print-architecture"]).strip()

@@ -13,19 +13,17 @@ import os
 import re
 import shutil
 import stat
-import struct
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from cairn.core.errors import Unavailable
-from cairn.host import packages
+from cairn.host import disk_image, packages
+from cairn.host.disk_image import BootFiles
 
 SOURCES = Path(__file__).parents[3] / "images" / "probe"
 GUEST_PACKAGES = ("linux-image-cloud-amd64", "busybox-static", "dropbear-bin", "jq", "e2fsprogs")
-TOOL_PACKAGES = ("syslinux", "syslinux-common", "mtools", "dosfstools")
 NEEDED = (
-    r"linux-image-.*|busybox-static|dropbear-bin|jq|e2fsprogs|syslinux.*|mtools|dosfstools"
+    rf"{disk_image.TOOL_NEEDED}|linux-image-.*|busybox-static|dropbear-bin|jq|e2fsprogs"
     r"|libc6|libgcc-s1|libcrypt1|libext2fs2.*|libcom-err2|libblkid1|libuuid1|libjq1|libonig5"
     r"|libtomcrypt1|libtommath1|libgmp10|zlib1g"
 )
@@ -41,8 +39,6 @@ INITRD_APPLETS = (
     *("printf", "blockdev", "switch_root"),
 )
 FOLDER, PROGRAM, LINK = stat.S_IFDIR | 0o755, stat.S_IFREG | 0o755, stat.S_IFLNK | 0o777
-SECTOR = 512
-BOOT_START = 2048  # sectors; the usual first MiB is left to the partition table
 BOOT_MIB = 22
 ROOT_MIB = 26
 # How far the file system can grow in use: 2^28 blocks of 4 KiB are 1 TiB, which costs 1 MiB here.
@@ -56,7 +52,7 @@ KERNEL_LINE = (
 def sources_hash() -> str:
     """Changes when the image would: over this builder and every file of the guest."""
     digest = hashlib.sha256()
-    for path in sorted([Path(__file__), *SOURCES.iterdir()]):
+    for path in sorted([Path(__file__), Path(disk_image.__file__), *SOURCES.iterdir()]):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:12]
 
@@ -68,30 +64,22 @@ def build(out: Path) -> None:
         work = Path(folder)
         parts = work / "parts"
         parts.mkdir()
-        packages.fetch((*GUEST_PACKAGES, *TOOL_PACKAGES), NEEDED, parts)
-        boot = _boot_partition(work, parts, kernel=_kernel(parts), initrd=_initrd(parts))
+        packages.fetch((*GUEST_PACKAGES, *disk_image.TOOL_PACKAGES), NEEDED, parts)
+        files = BootFiles(kernel=_kernel(parts), initrd=_initrd(parts), line=KERNEL_LINE)
+        boot = disk_image.boot_partition(work, parts, files, size_mib=BOOT_MIB)
         root = _root_partition(work, parts)
-        disk = work / "disk.raw"
-        _join(disk, boot=boot, root=root, master_boot_record=_file(parts, "mbr/mbr.bin"))
-        made = work / "disk.qcow2"
-        packages.run(["qemu-img", "convert", "-c", "-fraw", "-Oqcow2", str(disk), str(made)])
+        made = disk_image.join(work, parts, boot=boot, root=root)
         made.rename(out)
 
 
-def _file(parts: Path, ending: str) -> Path:
-    for found in sorted(parts.glob(f"**/{ending}")):
-        return found
-    raise Unavailable("Debian's packages are not as expected", because=f"no {ending}")
-
-
 def _kernel(parts: Path) -> bytes:
-    return _file(parts, "boot/vmlinuz-*").read_bytes()
+    return packages.file_in(parts, "boot/vmlinuz-*").read_bytes()
 
 
 def _initrd(parts: Path) -> bytes:
     entries = [(name, FOLDER, b"") for name in ("bin", "dev", "modules", "proc", "root", "sys")]
     entries.append(("init", PROGRAM, (SOURCES / "initrd-init").read_bytes()))
-    entries.append(("bin/busybox", PROGRAM, _file(parts, "bin/busybox").read_bytes()))
+    entries.append(("bin/busybox", PROGRAM, packages.file_in(parts, "bin/busybox").read_bytes()))
     entries += [(f"bin/{applet}", LINK, b"busybox") for applet in INITRD_APPLETS]
     for number, (name, content) in enumerate(_modules(parts)):
         entries.append((f"modules/{number:02}-{name}.ko", PROGRAM, content))
@@ -135,27 +123,6 @@ def _cpio(entries: list[tuple[str, int, bytes]]) -> bytes:
     return bytes(archive)
 
 
-def _boot_partition(work: Path, parts: Path, *, kernel: bytes, initrd: bytes) -> Path:
-    image = work / "boot.img"
-    with image.open("wb") as empty:
-        empty.truncate(BOOT_MIB << 20)
-    path = f"{parts}/usr/bin:{parts}/usr/sbin:{parts}/sbin:{parts}/bin"
-    tools = ["env", f"PATH={path}:{os.environ.get('PATH', os.defpath)}", "MTOOLS_SKIP_CHECK=1"]
-    # The loader finds its files by absolute sector, so the partition must know where it starts.
-    packages.run([*tools, "mkfs.vfat", "-F16", f"-h{BOOT_START}", "-nPROBE-BOOT", str(image)])
-    config = "SERIAL 0 115200\nDEFAULT probe\nLABEL probe\nLINUX vmlinuz\nINITRD initrd\n"
-    config += f"APPEND {KERNEL_LINE}\n"
-    for name, content in (
-        ("vmlinuz", kernel),
-        ("initrd", initrd),
-        ("syslinux.cfg", config.encode()),
-    ):
-        (work / name).write_bytes(content)
-        packages.run([*tools, "mcopy", "-i", str(image), str(work / name), f"::{name}"])
-    packages.run([*tools, "syslinux", "--install", str(image)])
-    return image
-
-
 def _root_partition(work: Path, parts: Path) -> Path:
     tree = work / "root"
     _fill_root(tree, parts)
@@ -177,7 +144,7 @@ def _fill_root(tree: Path, parts: Path) -> None:
     (tree / "root").chmod(0o700)
     (tree / "root/.ssh").chmod(0o700)
     (tree / "var/run").symlink_to("../run")
-    busybox = _file(parts, "bin/busybox")
+    busybox = packages.file_in(parts, "bin/busybox")
     shutil.copy(busybox, tree / "bin/busybox")
     for applet in packages.run([str(busybox), "--list"]).split():
         if applet not in ("busybox", "dpkg", "dpkg-deb", "rpm", "rpm2cpio", "init"):
@@ -211,7 +178,9 @@ def _script(path: Path, line: str) -> None:
 
 def _add_program(tree: Path, parts: Path, name: str) -> None:
     """Copy the program and the libraries it links to, to the paths where it looks for them."""
-    program = _file(parts, f"bin/{name}" if (parts / "usr/bin" / name).exists() else f"sbin/{name}")
+    program = packages.file_in(
+        parts, f"bin/{name}" if (parts / "usr/bin" / name).exists() else f"sbin/{name}"
+    )
     shutil.copy(program, tree / "usr/sbin" / name)
     loader = packages.loader_in(parts)
     ask = [str(loader), "--inhibit-cache", "--library-path", _library_path(parts), "--list"]
@@ -233,20 +202,3 @@ def _add_program(tree: Path, parts: Path, name: str) -> None:
 def _library_path(parts: Path) -> str:
     folders = {path.parent for path in parts.glob("**/*.so*") if "modules" not in path.parts}
     return ":".join(sorted(str(folder) for folder in folders))
-
-
-def _join(disk: Path, *, boot: Path, root: Path, master_boot_record: Path) -> None:
-    """Put both partitions behind a partition table of the old kind, which every firmware reads."""
-    boot_sectors = boot.stat().st_size // SECTOR
-    root_sectors = root.stat().st_size // SECTOR
-    root_start = BOOT_START + boot_sectors
-    entry = struct.Struct("<B3sB3sII")
-    no_geometry = b"\xfe\xff\xff"
-    table = entry.pack(0x80, no_geometry, 0x0E, no_geometry, BOOT_START, boot_sectors)
-    table += entry.pack(0x00, no_geometry, 0x83, no_geometry, root_start, root_sectors)
-    code = master_boot_record.read_bytes()[:440].ljust(446, b"\0")
-    with disk.open("wb") as out:
-        out.write(code + table.ljust(64, b"\0") + b"\x55\xaa")
-        out.seek(BOOT_START * SECTOR)
-        out.write(boot.read_bytes())
-        out.write(root.read_bytes())

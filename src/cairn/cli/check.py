@@ -1,0 +1,63 @@
+"""`cairn check`: everything that must hold before a change is taken, one command here and in CI."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+from cairn.cli.progress import Steps
+from cairn.core.errors import CloudError
+from cairn.host import engines
+from cairn.host.images import ensure_probe
+
+ROOT = Path(__file__).parents[3]
+TREES = ("src", "tests")
+SIMULATED_SEEDS = 5
+
+
+@click.command()
+@click.option("--fast", is_flag=True, help="Leave out the tests that need root and real engines.")
+def check(fast: bool) -> None:
+    """Run format, lint, types, import table, all tests and a short simulator run."""
+    if os.geteuid() != 0 and not fast:
+        raise CloudError("the tests with real engines need root; --fast leaves them out")
+    tools = Path(sys.executable).parent
+    environment = _environment(fast=fast)
+    trees = [tree for tree in (*TREES, "bench") if (ROOT / tree).is_dir()]
+    pytest = [sys.executable, "-m", "pytest"]
+    commands = {
+        "format": [str(tools / "ruff"), "format", "--check", *trees],
+        "lint": [str(tools / "ruff"), "check", *trees],
+        "types": [str(tools / "mypy")],
+        "import table": [str(tools / "lint-imports")],
+        # Tests with real engines share the machine's interfaces and its few processors: one by one.
+        "tests": [*pytest, "-m", "not host and not clients", "-n", "2"],
+        "tests on real engines": [*pytest, "-m", "host or clients"],
+    }
+    if fast:
+        del commands["tests on real engines"]
+    failed = []
+    for name, command in commands.items():
+        click.secho(f"\n== {name}: {' '.join(command)}", bold=True)
+        if subprocess.run(command, check=False, cwd=ROOT, env=environment).returncode != 0:
+            failed.append(name)
+    if failed:
+        raise CloudError(f"these failed: {', '.join(failed)}")
+    click.secho("\nAll is well.", fg="green")
+
+
+def _environment(*, fast: bool) -> dict[str, str]:
+    """With the engines that tests use on the path: what the machine lacks is unpacked beside it."""
+    environment = dict(os.environ)
+    with Steps() as steps:
+        with steps.step("unpacking PostgreSQL for tests"):
+            postgres = engines.ensure_postgres()
+        path = f"{postgres}:{environment.get('PATH', os.defpath)}"
+        if not fast:
+            with steps.step("unpacking the network engine"):
+                engines.ensure_ovs()
+            with steps.step("building the probe image"):
+                ensure_probe()
+    return environment | {"PATH": path}

@@ -1,0 +1,83 @@
+"""The `cairn` command: its list of commands, and how their failures are told.
+
+Help and completion must be instant, so the list is data and a command's module is imported when it is
+called. A failure that was foreseen is printed as what happened, why, and where to look; no traceback.
+"""
+
+import importlib
+import sys
+from pathlib import Path
+
+import click
+
+from cairn import __version__
+from cairn.core.errors import CloudError
+
+# name: (module, one line of help). The function in the module has the command's name.
+COMMANDS = {
+    "up": ("cairn.cli.up", "Start the cloud on this machine; --demo boots a first server."),
+    "down": ("cairn.cli.down", "Stop the cloud: guests too, unless --keep-guests."),
+    "status": ("cairn.cli.status", "Show every process, host and engine, and what is wrong."),
+    "doctor": ("cairn.cli.doctor", "Probe this machine; name the command that cures each finding."),
+    "wipe": ("cairn.cli.down", "Stop the cloud and delete all that it holds."),
+    "install": ("cairn.cli.install", "Write systemd units, so that it starts with the machine."),
+    "image": ("cairn.cli.image", "Build guest images."),
+    "check": ("cairn.cli.check", "Run format, lint, types, import table, tests, simulator."),
+    "control": ("cairn.cli.serve", "Run the control plane in the foreground."),
+    "agent": ("cairn.cli.serve", "Run this host's agent in the foreground."),
+}
+
+
+class LazyCommands(click.Group):
+    """Commands by the table above."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _ = COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(module), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help_) for name, (_, help_) in COMMANDS.items()])
+
+
+@click.command(cls=LazyCommands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="cairn")
+def cairn() -> None:
+    """Cairn: one command, one machine, one cloud that speaks OpenStack's APIs."""
+
+
+def state_option(command: click.decorators.FC) -> click.decorators.FC:
+    """`--state DIR`, which every command that touches an installation takes."""
+    return click.option(
+        "--state",
+        type=click.Path(path_type=Path),
+        default=None,
+        metavar="DIR",
+        help="State directory [default: $CAIRN_STATE or /var/lib/cairn]",
+    )(command)
+
+
+def main() -> None:
+    """Run the command line; exit with 1 and a clear message when it fails as foreseen."""
+    try:
+        cairn(prog_name="cairn", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit("cairn: interrupted")
+    except CloudError as error:
+        click.secho(f"cairn: {error.message}", fg="red", err=True)
+        if error.because:
+            click.echo(f"  because: {error.because}", err=True)
+        sys.exit(1)
+    except PermissionError as error:
+        click.secho(f"cairn: {error}; this needs root: try with sudo", fg="red", err=True)
+        sys.exit(1)
