@@ -1,5 +1,6 @@
 """Paging: `limit` and `marker` in, a bounded page and absolute links out."""
 
+from typing import Any
 from urllib.parse import urlencode
 
 from msgspec import Struct
@@ -16,7 +17,7 @@ class Page(Struct, frozen=True, kw_only=True):
     is_explicit: bool = False  # the client asked for a limit
 
 
-def page_of(call: Call[object], *, limit_max: int = LIMIT_MAX) -> Page:
+def page_of(call: Call[Any], *, limit_max: int = LIMIT_MAX) -> Page:
     """The page that a list request asks for; Invalid on a limit that is no number."""
     text = call.query.get("limit")
     marker = call.query.get("marker") or None
@@ -27,7 +28,7 @@ def page_of(call: Call[object], *, limit_max: int = LIMIT_MAX) -> Page:
     return Page(limit=min(int(text), limit_max), marker=marker, is_explicit=True)
 
 
-def next_link(call: Call[object], marker: str, **changes: str) -> str:
+def next_link(call: Call[Any], marker: str, **changes: str) -> str:
     """The absolute address of the page after `marker`, all other query parameters kept."""
     dropped = {"marker", *changes}
     pairs = [(k, v) for k, v in call.query.pairs if k not in dropped]

@@ -3,8 +3,8 @@
 import errno
 import fcntl
 import os
+import socket
 import struct
-from pathlib import Path
 
 from cairn.core.errors import Conflict, NotFound, Unavailable
 from cairn.drivers.contracts import Tap
@@ -18,11 +18,14 @@ IFF_VNET_HDR = 0x4000
 
 def open_tap(tap: Tap) -> int:
     """A descriptor of the tap. NotFound: there is no such tap; Conflict: another process has it."""
-    # TUNSETIFF would silently make a missing tap, which no datapath knows.
-    if not Path(f"/sys/class/net/{tap.name}/tun_flags").exists():
+    # TUNSETIFF would silently make a missing tap, which no datapath knows. Not asked of /sys: that may be
+    # another network namespace's.
+    try:
+        socket.if_nametoindex(tap.name)
+    except OSError as error:
         raise NotFound(
             f"port {tap.port_id} is not plugged on this host", because=f"no tap named {tap.name}"
-        )
+        ) from error
     fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     request = struct.pack("16sH22x", tap.name.encode(), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR)
     try:
