@@ -23,10 +23,11 @@ from cairn.cli.cloud import Cloud, until
 from cairn.cli.main import state_option
 from cairn.cli.progress import Step, Steps
 from cairn.core.errors import CloudError, Conflict, Unavailable
-from cairn.host import credentials, engines, probes, supervise
+from cairn.host import credentials, engines, probes, supervise, teardown
 from cairn.host.prepare import prepare
 from cairn.settings import Settings
 
+SUPERVISOR_S_MAX = 10.0
 API_S_MAX = 60.0
 HOST_S_MAX = 180.0  # the first start of the network engine on a busy machine
 RESTARTS_MAX = 3  # a part that ends this often while it is waited for will not come up
@@ -58,7 +59,12 @@ def up(demo: bool, detach: bool, state: Path | None) -> None:
             if not demo and not detach:
                 _become_supervisor(settings, steps)
             _start_detached(settings)
-        _wait(settings, steps)
+        try:
+            _wait(settings, steps)
+        except CloudError:
+            if running is None:
+                teardown.stop(settings)  # What we started and does not come up is not left behind.
+            raise
         if demo:
             login = demonstration.run(settings, steps)
             steps.show_total()
@@ -82,7 +88,7 @@ def _supervisor(settings: Settings) -> list[str]:
 
 def _start_detached(settings: Settings) -> None:
     with (settings.log_dir / "supervisor.log").open("ab") as log:
-        subprocess.Popen(
+        process = subprocess.Popen(
             _supervisor(settings),
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -90,6 +96,13 @@ def _start_detached(settings: Settings) -> None:
             cwd="/",
             start_new_session=True,
         )
+
+    def is_up() -> bool | None:
+        if process.poll() is not None:
+            raise CloudError("the supervisor has ended", because=_tail(settings, "supervisor"))
+        return supervise.look(settings.state) is not None or None
+
+    until(is_up, what="the supervisor", within_s=SUPERVISOR_S_MAX)
 
 
 def _become_supervisor(settings: Settings, steps: Steps) -> None:
@@ -149,10 +162,10 @@ def _host(settings: Settings, cloud: Cloud, step: Step) -> dict[str, Any] | None
 def _raise_if_failing(settings: Settings, part: str) -> None:
     """A process that ends again and again is not waited for: its log says why."""
     known = supervise.look(settings.state)
-    shown: dict[str, Any] = (known or {}).get("parts", {}).get(part, {})  # type: ignore[attr-defined]
     if known is None:
         told = _tail(settings, "supervisor")
         raise CloudError("the supervisor has ended", because=told or None)
+    shown = known.get("parts", {}).get(part, {})
     if shown.get("restarts", 0) >= RESTARTS_MAX and "ended with" in shown.get("last_end", ""):
         raise CloudError(
             f"{part} does not start: it {shown['last_end']}",

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 PARTS = ("control", "agent")
 PAUSE_S_MIN = 0.2
@@ -85,12 +85,12 @@ class Part:
         }
 
 
-def look(state: Path) -> dict[str, object] | None:
+def look(state: Path) -> dict[str, Any] | None:
     """What the supervisor of this state directory last wrote down; None if none is running."""
     if not is_running(state):
         return None
     try:
-        told: dict[str, object] = json.loads((state / "run" / "supervisor.json").read_text())
+        told: dict[str, Any] = json.loads((state / "run" / "supervisor.json").read_text())
     except (FileNotFoundError, ValueError):
         return {}
     return told

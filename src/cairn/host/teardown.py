@@ -33,8 +33,8 @@ def stop(settings: Settings) -> None:
     """End supervisor, control plane and agent, however they were started. Guests run on."""
     _stop_units()
     known = supervise.look(settings.state)
-    if known is not None and isinstance(known.get("pid"), int):
-        _end([int(str(known["pid"]))], within_s=STOP_S_MAX)
+    if known:
+        _end([known["pid"]], within_s=STOP_S_MAX)
     _end(list(_parts(settings.state)), within_s=STOP_S_MAX)
 
 
