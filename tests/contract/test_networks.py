@@ -9,6 +9,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from tests.host import ovn_rig
 
 from cairn.core.errors import CloudError, NotFound, Unavailable
 from cairn.core.ids import NetworkId, PortId, ServerId, SubnetId
@@ -24,7 +25,6 @@ from cairn.wire.spec import (
     SwitchSpec,
     ZoneSpec,
 )
-from tests.host import ovn_rig
 
 WAIT_S = 10
 

@@ -37,7 +37,7 @@ _TUNSETIFF = 0x400454CA
 _IFF_TAP, _IFF_NO_PI = 0x0002, 0x1000
 _UDHCPC = """#!/bin/sh
 [ "$1" = bound ] || exit 0
-ip addr flush dev $interface; ip addr add $ip/$mask dev $interface
+ip -4 addr flush dev $interface; ip addr add $ip/$mask dev $interface
 ip link set $interface mtu ${mtu:-1500}
 ip route replace default via $router
 echo "lease ip=$ip mtu=$mtu dns=$dns router=$router routes=$staticroutes host=$hostname"
@@ -90,6 +90,13 @@ class Lab:
         guest = Guest(self, self.add_namespace(f"g{len(self._guests)}"), tap)
         self._guests.append(guest)
         return guest
+
+    def owns(self, namespace: str) -> bool:
+        """Whether a namespace carries the mark of a driver of this lab."""
+        shown = subprocess.run(
+            ["ip", "-n", namespace, "link", "show", "lo"], capture_output=True, text=True
+        )
+        return str(self.home) in shown.stdout
 
     def close(self) -> None:
         for guest in self._guests:
@@ -145,6 +152,8 @@ class Guest:
         self._ours = open_tap(tap.name)
 
     def close(self) -> None:
+        if not self._pump.is_alive():
+            return
         os.write(self._stop_end, b"x")
         self._pump.join()
         for fd in (self._ours, self._theirs, self._stop, self._stop_end):
@@ -200,13 +209,23 @@ def inside(namespace: str, work: Callable[[], T]) -> T:
 
 def serve(namespace: str, port: int) -> socket.socket:
     """A TCP server that answers each connection with the address it came from, until closed."""
+    listener = inside(namespace, lambda: socket.create_server(("", port)))
+    _answer(listener)
+    return listener
 
-    def listen() -> socket.socket:
-        made = socket.create_server(("", port))
-        made.settimeout(0.2)
-        return made
 
-    listener = inside(namespace, listen)
+@contextmanager
+def answering(listener: socket.socket) -> Iterator[None]:
+    """The same on a socket that listens already."""
+    _answer(listener)
+    try:
+        yield
+    finally:
+        listener.close()
+
+
+def _answer(listener: socket.socket) -> None:
+    listener.settimeout(0.1)
 
     def answer() -> None:
         while listener.fileno() >= 0:
@@ -220,7 +239,6 @@ def serve(namespace: str, port: int) -> socket.socket:
                 connection.sendall(peer[0].encode())
 
     threading.Thread(target=answer, daemon=True).start()
-    return listener
 
 
 def fetch(namespace: str, address: str, port: int, *, within_s: float = 3) -> str | None:
@@ -244,6 +262,42 @@ def pings(namespace: str, address: str, *extra: str, within_s: float = 5) -> boo
             return True
         if time.monotonic() > until:
             return False
+
+
+def settle(options: OvnOptions) -> None:
+    """Return when every daemon has taken in what the northbound database says now."""
+    northbound(options)("--wait=hv", "sync")
+
+
+def northbound(options: OvnOptions) -> Callable[..., str]:
+    """ovn-nbctl on the databases of these options."""
+
+    def call(*words: str) -> str:
+        program = options.program("ovn-nbctl")
+        return run(program, f"--db={options.socket('nb.sock')}", "--timeout=20", *words).strip()
+
+    return call
+
+
+def forget_links(options: OvnOptions) -> None:
+    """What a reboot does to links and namespaces of ours; cards stay."""
+    for name in [name for _, name in socket.if_nameindex() if name.startswith("cv")]:
+        if name in {name for _, name in socket.if_nameindex()}:  # pairs go together
+            ip("link", "del", name)
+    for path in Path("/run/netns").glob("cvm-*"):
+        shown = subprocess.run(
+            ["ip", "-n", path.name, "link", "show", "lo"], capture_output=True, text=True
+        )
+        if options.alias in shown.stdout:
+            ip("netns", "del", path.name)
+
+
+def read_if_there(path: Path) -> bytes:
+    """b"" when the process ended meanwhile."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 def open_tap(name: str) -> int:

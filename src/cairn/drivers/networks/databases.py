@@ -6,6 +6,7 @@ transactions one after the other. Only that thread touches the copy: what the ev
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -28,6 +29,7 @@ vlog.use_python_logger(max_level=vlog.WARN)
 logging.getLogger("ovsdbapp").setLevel(logging.ERROR)
 
 Columns = dict[str, tuple[str, ...]]
+_LET_GO_S = 3.0
 _RECONNECT_MS = (50, 1000)  # shortest and longest pause before connecting again
 
 
@@ -44,18 +46,22 @@ class _Copy(connection.OvsdbIdl):
 
 
 class _Work:
-    """One function as ovsdbapp's command: it gets the tables and may change their rows."""
+    """One function as ovsdbapp's command: it gets the tables and may change their rows.
+
+    The result is the new value of the column that it incremented, if it did.
+    """
 
     def __init__(self, copy: _Copy, function: Callable[[Any, Any], None]) -> None:
         self._copy = copy
         self._function = function
-        self.result = None
+        self.result: int | None = None
 
     def run_idl(self, txn: Any) -> None:
         self._function(self._copy.tables, txn)
 
     def post_commit(self, txn: Any) -> None:
-        """Nothing: results are read from the copy."""
+        if txn._inc_row is not None:
+            self.result = txn.get_increment_new_value()
 
 
 class _Database:
@@ -87,16 +93,18 @@ class _Database:
     async def close(self) -> None:
         await asyncio.to_thread(self.ovsdb_connection.stop, 5)
 
-    async def write(self, function: Callable[[Any, Any], None]) -> None:
+    async def write(self, function: Callable[[Any, Any], None]) -> int | None:
         """Run `function` in a transaction, again where others were first. Repeatable functions only."""
         txn = transaction.Transaction(
             self, self.ovsdb_connection, check_error=True, log_errors=False
         )
-        txn.add(_Work(self.idl, function))
+        work = _Work(self.idl, function)
+        txn.add(work)
         try:
             await asyncio.to_thread(txn.commit)
         except (exceptions.OvsdbAppException, RuntimeError) as error:
             raise Unavailable("the network database did not accept", because=str(error)) from error
+        return work.result
 
 
 # --- this host's switch ------------------------------------------------------------------------------
@@ -105,7 +113,7 @@ _PORT_KEY = "cairn-port"  # external_ids of an Interface: the guest's port that 
 _NETWORK_KEY = "cairn-network"  # or the network whose metadata it serves
 
 _LOCAL_COLUMNS: Columns = {
-    "Open_vSwitch": ("bridges", "external_ids", "other_config"),
+    "Open_vSwitch": ("bridges", "external_ids", "next_cfg", "cur_cfg"),
     "Bridge": ("name", "ports", "datapath_type", "fail_mode", "other_config", "external_ids"),
     "Port": ("name", "interfaces", "external_ids"),
     "Interface": ("name", "type", "external_ids", "ofport", "error", "mtu_request"),
@@ -128,6 +136,9 @@ class LocalSwitch:
         self._options = options
         self._changed = changed
         self._plugs: dict[str, Plug] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._applied = 0  # the number of the configuration that ovs-vswitchd has taken in
+        self._news = asyncio.Event()
         self._database = _Database(
             options.socket("db.sock"),
             str(options.schema("openvswitch/vswitch")),
@@ -137,6 +148,7 @@ class LocalSwitch:
         )
 
     async def open(self) -> None:
+        self._loop = asyncio.get_running_loop()
         await self._database.open()
 
     async def close(self) -> None:
@@ -181,17 +193,40 @@ class LocalSwitch:
         await self._database.write(work)
 
     async def leave(self, *links: str) -> None:
-        """Take the links out of whatever bridge they are in."""
+        """Take the links out of whatever bridge they are in; returns when ovs-vswitchd has let go.
+
+        A link that is made anew under an old name is taken up only after that.
+        """
 
         def work(tables: Any, txn: Any) -> None:
-            for bridge in tables["Bridge"].rows.values():
-                for port in bridge.ports:
-                    if port.name in links:
-                        bridge.delvalue("ports", port)
+            found = [
+                (bridge, port)
+                for bridge in tables["Bridge"].rows.values()
+                for port in bridge.ports
+                if port.name in links
+            ]
+            for bridge, port in found:
+                bridge.delvalue("ports", port)
+            if found:
+                _root(tables, txn).increment("next_cfg")
 
-        await self._database.write(work)
+        number = await self._database.write(work)
+        if number is not None:
+            await self._until_applied(number)
+
+    async def _until_applied(self, number: int) -> None:
+        # One that does not run has let go too; it reads everything afresh when it is back.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LET_GO_S):
+                while self._applied < number:
+                    self._news.clear()
+                    await self._news.wait()
 
     def _noticed(self, event: str, table: str, row: Any) -> None:
+        """In the connection's thread."""
+        if table == "Open_vSwitch":
+            self._applied = row.cur_cfg
+            self._tell(self._news.set)
         if table != "Interface":
             return
         ids = row.external_ids
@@ -208,7 +243,12 @@ class LocalSwitch:
             )
             self._plugs[row.name] = plug
         if plug != was:
-            self._changed()
+            self._tell(self._changed)
+
+    def _tell(self, call: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
+            assert self._loop is not None
+            self._loop.call_soon_threadsafe(call)
 
 
 def _root(tables: Any, txn: Any) -> Any:

@@ -5,6 +5,7 @@ that ends with it, so that the process itself never moves.
 """
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import socket
@@ -93,6 +94,13 @@ async def remove(link: str) -> None:
         except CloudError:
             if exists(link):  # else it went by itself meanwhile: the other end of a pair did
                 raise
+
+
+async def remove_unused_tap(link: str) -> None:
+    """Remove a tap unless a process has it open, such as another OVS's."""
+    if exists(link):
+        with contextlib.suppress(CloudError):
+            await run("ip", "tuntap", "del", "dev", link, "mode", "tap")
 
 
 async def make_tap(name: str, mtu: int, alias: str) -> bool:

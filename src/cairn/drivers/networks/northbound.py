@@ -271,9 +271,10 @@ def _group_rows(zone: ZoneSpec, present: set[Ref]) -> tuple[list[Row], list[str]
     for port in secured:
         for group_id in port.groups:
             members.get(group_id, []).append(port.id)
-    rows = _port_group_rows(
-        firewall.DROP_GROUP, [port.id for port in secured], firewall.drop_acls()
-    )
+    rows: list[Row] = []
+    if secured:
+        ids = [port.id for port in secured]
+        rows += _port_group_rows(firewall.DROP_GROUP, ids, firewall.drop_acls())
     refused: list[str] = []
     known = {group.id for group in zone.groups}
     for group in zone.groups:

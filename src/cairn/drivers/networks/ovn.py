@@ -27,6 +27,7 @@ _log = log.get("ovn")
 
 METADATA_ADDRESS = "169.254.169.254"
 _GUARD = "cairn_guard"  # our tables in the host's packet filter
+_USERSPACE_TAP = "ovs-netdev"  # of every userspace datapath: OVS gives no other name
 
 
 class OvnNetworks:
@@ -35,24 +36,23 @@ class OvnNetworks:
     def __init__(self, options: OvnOptions) -> None:
         options.check()
         self._options = options
-        self._changed: Changed = lambda: None
         self._daemons: daemons.Daemons | None = None
         self._switch: databases.LocalSwitch | None = None
         self._zone: databases.ZoneDatabase | None = None
         self._zone_lock = asyncio.Lock()
 
     async def start(self, changed: Changed) -> None:
-        self._changed = changed
+        await self.close()  # what an earlier try, which failed, has left open
         if self._options.datapath is None:
             self._options = msgspec.structs.replace(self._options, datapath=await probe_datapath())
-        options, loop = self._options, asyncio.get_running_loop()
+        options = self._options
         options.run_dir.mkdir(parents=True, exist_ok=True)
         options.log_dir.mkdir(parents=True, exist_ok=True)
         options.home.chmod(0o700)
         bridges = await self._make_bridges_links()
         self._daemons = daemons.Daemons(options, changed=changed)
-        self._switch = databases.LocalSwitch(options, changed=lambda: _call_soon(loop, changed))
         await self._daemons.start()
+        self._switch = databases.LocalSwitch(options, changed)
         await self._switch.open()
         await self._switch.configure(bridges, databases.settings(options))
         if options.has_network_role:
@@ -66,6 +66,7 @@ class OvnNetworks:
         for database in (self._zone, self._switch):
             if database is not None:
                 await database.close()
+        self._daemons = self._switch = self._zone = None
 
     def facts(self) -> NetworksFacts:
         return NetworksFacts(
@@ -108,6 +109,8 @@ class OvnNetworks:
 
     async def plug(self, port: PortSpec) -> Tap:
         switch, name = self._ready_switch(), layout.tap_name(port.id)
+        if not links.exists(name):
+            await switch.leave(name)  # the row of a tap that is gone would keep the new one out
         await links.make_tap(name, port.mtu, self._options.alias)
         await switch.join(
             name,
@@ -136,6 +139,8 @@ class OvnNetworks:
         switch = self._ready_switch()
         outer = layout.metadata_link(network.network_id)
         namespace = layout.metadata_namespace(network.network_id)
+        if not links.exists(outer):
+            await switch.leave(outer)
         addresses = (*network.addresses, f"{METADATA_ADDRESS}/32")
         await links.make_metadata_namespace(
             namespace, outer, network.mac, addresses, self._options.alias
@@ -222,6 +227,10 @@ async def tear_down(options: OvnOptions) -> None:
             await links.remove(link.ifname)
     for namespace in await _our_namespaces(options):
         await links.remove_namespace(namespace)
+    # A userspace ovs-vswitchd that was killed leaves its bridges' own taps behind, without an alias.
+    bridges = (options.bridge_of(physical) for physical in options.physical_networks)
+    for tap in (options.integration_bridge, *bridges, _USERSPACE_TAP):
+        await links.remove_unused_tap(tap)
     await links.unguard(_GUARD)
 
 
@@ -243,8 +252,3 @@ async def _check_interface(physical: str, interface: str) -> None:
             f"physical network {physical}: interface {interface} has the address {addresses[0]};"
             " give one without, or let the host be a neighbour with host_address"
         )
-
-
-def _call_soon(loop: asyncio.AbstractEventLoop, call: Changed) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
-        loop.call_soon_threadsafe(call)
