@@ -8,7 +8,7 @@ import falcon.testing
 import msgspec
 import pytest
 
-from cairn.core.clock import FakeClock
+from cairn.core.clock import Clock, FakeClock
 from cairn.db.engine import Database
 from cairn.http.shell import Shell
 from cairn.identity import api, service
@@ -25,7 +25,7 @@ ADMIN_HASH = hash_now(ADMIN_PASSWORD)  # once a test run: it is dear on purpose
 class Cloud:
     """Identity alone, asked over HTTP with the tokens that it gave out."""
 
-    def __init__(self, database: Database, clock: FakeClock, folder: Path) -> None:
+    def __init__(self, database: Database, clock: Clock, folder: Path) -> None:
         self.database = database
         self.clock = clock
         self.keys = KeyRepository(folder / "keys" / "fernet")
@@ -107,7 +107,7 @@ class Cloud:
         """Whether a request with this token gets in."""
         status = self.call("GET", "/auth/projects", token=token).status_code
         assert status in (200, 401)
-        return status == 200
+        return bool(status == 200)
 
 
 def scope_of(project: str) -> dict[str, Any]:

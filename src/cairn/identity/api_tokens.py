@@ -22,6 +22,8 @@ _REFUSAL = "The request you have made requires authentication."
 
 
 class TokenRoutes:
+    """Those that issue, show and end tokens are `run`: the issuer belongs to the event loop's thread."""
+
     def __init__(
         self, issuer: TokenIssuer, passwords: Passwords, catalog_routes: CatalogRoutes
     ) -> None:
@@ -34,8 +36,8 @@ class TokenRoutes:
         return (
             Route(method="POST", path=tokens, rule=None, run=self._sign_in, body=AuthBody, status=201,
                   body_bytes_max=64 * 1024),
-            Route(method="GET", path=tokens, rule=signed_in, do=self._show),
-            Route(method="DELETE", path=tokens, rule=signed_in, do=self._revoke, status=204),
+            Route(method="GET", path=tokens, rule=signed_in, run=self._show),
+            Route(method="DELETE", path=tokens, rule=signed_in, run=self._revoke, status=204),
             Route(method="GET", path="/v3/auth/catalog", rule=signed_in, do=self._show_catalog),
             Route(method="GET", path="/v3/auth/projects", rule=signed_in, do=my_projects),
             Route(method="GET", path="/v3/auth/domains", rule=signed_in, do=my_domains),
@@ -82,15 +84,17 @@ class TokenRoutes:
         found = await database.read(lambda tx: signin.candidate(tx, named))
         return await prove(database, self._passwords, found, user.password)
 
-    def _show(self, tx: Tx, call: Call[None]) -> Reply:
+    async def _show(self, database: Database, call: Call[None]) -> Reply:
         token, payload = self._subject(call)
         call.require("identity:validate_token", user_id=payload.user_id)
-        return self._described(call, signin.session_of(tx, payload), token, status=200)
+        session = await database.read(lambda tx: signin.session_of(tx, payload))
+        return self._described(call, session, token, status=200)
 
-    def _revoke(self, tx: Tx, call: Call[None]) -> None:
+    async def _revoke(self, database: Database, call: Call[None]) -> None:
         _, payload = self._subject(call)
         call.require("identity:revoke_token", user_id=payload.user_id)
-        revocation.revoke(tx, revocation.of_token(payload.audit_ids[0]))
+        subject = revocation.of_token(payload.audit_ids[0])
+        await database.write(lambda tx: revocation.revoke(tx, subject))
 
     def _subject(self, call: Call[None]) -> tuple[str, Payload]:
         token = call.headers.get("x-subject-token")

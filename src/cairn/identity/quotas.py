@@ -38,6 +38,19 @@ def limits_of(tx: Tx, project_id: ProjectId) -> dict[str, int]:
     return {row.name: row.maximum for row in tx.execute(query)}
 
 
+def limits_by_project(tx: Tx, names: tuple[str, ...]) -> dict[ProjectId, dict[str, int]]:
+    """Every project that differs from the defaults in one of `names`, and in which."""
+    query = (
+        select(quota_limits)
+        .where(quota_limits.c.name.in_(names))
+        .order_by(quota_limits.c.project_id, quota_limits.c.name)
+    )
+    found: dict[ProjectId, dict[str, int]] = {}
+    for row in tx.execute(query):
+        found.setdefault(row.project_id, {})[row.name] = row.maximum
+    return found
+
+
 def set_limit(tx: Tx, project_id: ProjectId, name: str, maximum: int) -> None:
     assert maximum >= UNLIMITED, "a limit is a count or -1"
     is_mine = (quota_limits.c.project_id == project_id, quota_limits.c.name == name)

@@ -2,13 +2,21 @@
 
 from cairn.identity.bootstrap import Bootstrapped, bootstrap
 from cairn.identity.places import project_exists
-from cairn.identity.quotas import UNLIMITED, limit, limits_of, reset_limits, set_limit
+from cairn.identity.quotas import (
+    UNLIMITED,
+    limit,
+    limits_by_project,
+    limits_of,
+    reset_limits,
+    set_limit,
+)
 
 __all__ = [
     "UNLIMITED",
     "Bootstrapped",
     "bootstrap",
     "limit",
+    "limits_by_project",
     "limits_of",
     "project_exists",
     "reset_limits",

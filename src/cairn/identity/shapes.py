@@ -13,8 +13,8 @@ from cairn.core.errors import Invalid
 
 W = TypeVar("W", bound=Struct)
 
-ShortName = Annotated[str, Meta(max_length=64, pattern=r"\A[^\x00]*\S[^\x00]*\Z")]
-LongName = Annotated[str, Meta(max_length=255, pattern=r"\A[^\x00]*\S[^\x00]*\Z")]
+ShortName = Annotated[str, Meta(max_length=64, pattern=r"\A[^\x00]*[^\x00\s][^\x00]*\Z")]
+LongName = Annotated[str, Meta(max_length=255, pattern=r"\A[^\x00]*[^\x00\s][^\x00]*\Z")]
 Words = Annotated[str, Meta(max_length=4096, pattern=r"\A[^\x00]*\Z")]
 Id = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"\A[\w.-]+\Z")]
 Tag = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"\A[^\x00/,]*\Z")]
