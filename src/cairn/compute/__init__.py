@@ -1,0 +1,1 @@
+"""Compute: servers, flavors and key pairs behind Nova's API."""

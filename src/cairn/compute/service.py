@@ -1,0 +1,235 @@
+"""What may be done to servers, and what the hosts should make of it.
+
+Verbs write wishes (power, boot_number, is_doomed, the lists of disks and nics) and raise the number of
+the server's host; reports.py writes what came of it. Making servers is in birth.py, plugging in plugs.py.
+"""
+
+from cairn.compute import birth, store, store_actions
+from cairn.compute.metadata import guest_metadata
+from cairn.compute.plugs import changeable, note
+from cairn.compute.records import (
+    Action,
+    Disk,
+    Nic,
+    Search,
+    Server,
+    ServerState,
+    task_of,
+)
+from cairn.compute.reports import release, take_report
+from cairn.core.caller import Caller
+from cairn.core.errors import Conflict, Invalid, NotFound
+from cairn.core.ids import ImageId, NodeId, ServerId
+from cairn.db.engine import Tx
+from cairn.fleet import service as fleet
+from cairn.wire.spec import DiskSpec, GuestSpec, NicSpec, Power, VolumeSpec
+
+__all__ = ["disks_of", "guests_of", "images_of", "take_report"]
+
+TAGS_MAX = 50  # a server, as Nova
+
+
+# --- look --------------------------------------------------------------------------------------------
+
+
+def get(tx: Tx, who: Caller, server_id: ServerId) -> Server:
+    """Raises NotFound, also for what belongs to others."""
+    return store.server(tx, who.reach, server_id)
+
+
+def list_servers(tx: Tx, who: Caller, search: Search, *, everywhere: bool) -> list[Server]:
+    """One page. `everywhere`: of all projects, for administrators."""
+    reach = None if everywhere and who.is_admin else who.home
+    return store.list_servers(tx, reach, search)
+
+
+def actions_of(tx: Tx, who: Caller, server_id: ServerId) -> list[Action]:
+    """The newest first; also of a server that is gone. Raises NotFound when nothing is known of it."""
+    found = store_actions.actions_of(tx, who.reach, server_id)
+    if not found:
+        store.server(tx, who.reach, server_id)
+    return found
+
+
+# --- change ------------------------------------------------------------------------------------------
+
+
+def update(tx: Tx, who: Caller, server_id: ServerId, changes: dict[str, object]) -> Server:
+    """Change name, description, host name, access addresses or disk config."""
+    server = get(tx, who, server_id)
+    if changes:
+        store.change_server(tx, server.id, **changes)
+        if server.node_id is not None and "hostname" in changes:
+            fleet.touch(tx, server.node_id)  # The metadata service tells it.
+    return get(tx, who, server_id)
+
+
+def set_metadata(
+    tx: Tx, who: Caller, server_id: ServerId, items: dict[str, str], *, replace: bool
+) -> dict[str, str]:
+    """Add to the server's metadata, or replace it all. Raises Invalid, OverQuota."""
+    server = get(tx, who, server_id)
+    wanted = items if replace else {**server.metadata, **items}
+    birth.require_metadata(tx, who, wanted)
+    _write_metadata(tx, server, wanted)
+    return wanted
+
+
+def remove_metadata(tx: Tx, who: Caller, server_id: ServerId, key: str) -> None:
+    """Raises NotFound when there is no such key."""
+    server = get(tx, who, server_id)
+    if key not in server.metadata:
+        raise NotFound("Metadata item was not found")
+    _write_metadata(tx, server, {k: v for k, v in server.metadata.items() if k != key})
+
+
+def set_tags(tx: Tx, who: Caller, server_id: ServerId, tags: tuple[str, ...]) -> tuple[str, ...]:
+    """Raises Invalid: too many."""
+    server = get(tx, who, server_id)
+    wanted = tuple(sorted(set(tags)))
+    if len(wanted) > TAGS_MAX:
+        raise Invalid(f"The number of tags exceeded the per-server limit {TAGS_MAX}")
+    store.change_server(tx, server.id, tags=wanted)
+    return wanted
+
+
+def reset_state(tx: Tx, who: Caller, server_id: ServerId, state: ServerState) -> None:
+    """An administrator's word about what a server is; the next change that its host sees knows better."""
+    server = get(tx, who, server_id)
+    store.move(tx, server, f"reset to {state}", fault=None)
+
+
+# --- power -------------------------------------------------------------------------------------------
+
+
+def start(tx: Tx, who: Caller, server_id: ServerId) -> None:
+    """Raises NotFound, Conflict."""
+    server = _idle(tx, who, server_id, "start")
+    _wish(tx, server, power=Power.RUNNING, boot_number=server.boot_number + 1, is_soft_reboot=False)
+    note(tx, who, server, "start", "compute_start_instance")
+
+
+def stop(tx: Tx, who: Caller, server_id: ServerId) -> None:
+    """Let the guest shut itself down; its host cuts it off after its grace. Raises NotFound, Conflict."""
+    server = _idle(tx, who, server_id, "stop")
+    _wish(tx, server, power=Power.STOPPED)
+    note(tx, who, server, "stop", "compute_stop_instance")
+
+
+def reboot(tx: Tx, who: Caller, server_id: ServerId, *, softly: bool) -> None:
+    """End this boot of the guest and begin the next. Raises NotFound, Conflict."""
+    if softly:
+        server = _idle(tx, who, server_id, "reboot softly")
+    else:  # The way out of every other task, so it waits for none.
+        server = changeable(tx, who, server_id, "reboot hard")
+    _wish(
+        tx,
+        server,
+        power=Power.RUNNING,
+        boot_number=server.boot_number + 1,
+        is_soft_reboot=softly,
+    )
+    note(tx, who, server, "reboot", "compute_reboot_instance")
+
+
+def delete(tx: Tx, who: Caller, server_id: ServerId) -> None:
+    """Wish the server gone. Repeatable while it goes. Raises NotFound, Conflict when it is locked."""
+    server = get(tx, who, server_id)
+    if server.is_doomed:
+        return
+    if server.is_locked and not who.is_admin:
+        raise Conflict(f"Instance {server.id} is locked")
+    note(tx, who, server, "delete", "compute_terminate_instance")
+    if server.node_id is None:
+        release(tx, server)
+    else:
+        store.doom(tx, server.id, fleet.touch(tx, server.node_id))
+
+
+# --- what hosts should run ---------------------------------------------------------------------------
+
+
+def guests_of(tx: Tx, node_id: NodeId) -> tuple[GuestSpec, ...]:
+    """Every guest that the host should have, by id."""
+    disks = store.disks_on(tx, node_id)
+    nics = store.nics_on(tx, node_id)
+    return tuple(
+        _guest(server, disks.get(server.id, []), nics.get(server.id, []))
+        for server in store.servers_on(tx, node_id)
+        if not server.is_doomed
+    )
+
+
+def disks_of(tx: Tx, node_id: NodeId) -> tuple[VolumeSpec, ...]:
+    """Root disks of servers that are no block storage volumes, by id."""
+    return tuple(
+        VolumeSpec(id=server.root_id, size_gib=server.root_gib, from_image=server.image_id)
+        for server in store.servers_on(tx, node_id)
+        if server.root_id is not None and not server.is_doomed
+    )
+
+
+def images_of(tx: Tx, node_id: NodeId) -> list[ImageId]:
+    """Images that the host needs because root disks are still to be made from them."""
+    found = {
+        server.image_id
+        for server in store.servers_on(tx, node_id)
+        if server.image_id and server.root_gib and not server.is_doomed and not server.launched_at
+    }
+    return sorted(found)
+
+
+def _guest(server: Server, disks: list[Disk], nics: list[Nic]) -> GuestSpec:
+    root = server.root_id
+    own = (DiskSpec(volume_id=root, device="vda", boot=True),) if root is not None else ()
+    plugged = tuple(
+        DiskSpec(
+            volume_id=disk.volume_id,
+            device=disk.device,
+            boot=disk.is_boot,
+            serial=disk.volume_id[:20],
+        )
+        for disk in sorted(disks, key=lambda d: d.device)
+        if disk.is_wanted
+    )
+    return GuestSpec(
+        id=server.id,
+        incarnation=server.incarnation,
+        name=server.name,
+        vcpus=server.flavor.vcpus,
+        memory_mib=server.flavor.memory_mib,
+        disks=own + plugged,
+        nics=tuple(NicSpec(port_id=nic.port_id) for nic in nics if nic.is_wanted),
+        power=server.power,
+        boot_number=server.boot_number,
+        soft_reboot=server.is_soft_reboot,
+        stop_grace_s=server.stop_grace_s,
+        config_drive=server.has_config_drive,
+        metadata=guest_metadata(server),
+    )
+
+
+def _idle(tx: Tx, who: Caller, server_id: ServerId, event: str) -> Server:
+    """The server, if `event` may happen to it and nothing else is under way."""
+    server = changeable(tx, who, server_id, event)
+    if (task := task_of(server)) is not None:
+        raise Conflict(f"Cannot '{event}' instance {server.id} while it is in task_state {task}")
+    return server
+
+
+def _wish(tx: Tx, server: Server, **values: object) -> None:
+    if server.node_id is None:
+        raise Conflict(f"Instance {server.id} is not on any host.")
+    store.wish(tx, server, **values)
+    fleet.touch(tx, server.node_id)
+
+
+def _write_metadata(tx: Tx, server: Server, items: dict[str, str]) -> None:
+    store.change_server(tx, server.id, metadata=items)
+    if server.node_id is not None:
+        fleet.touch(tx, server.node_id)  # The metadata service tells it.
+
+
+def placed_servers(tx: Tx) -> list[ServerId]:
+    """Every server that has a host: for checks of the whole, not for requests."""
+    return store.placed_servers(tx)

@@ -1,0 +1,1 @@
+"""Placement: what of each host is taken, and the one way to take more."""

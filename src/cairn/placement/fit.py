@@ -1,0 +1,49 @@
+"""What fits where: pure arithmetic over rooms."""
+
+from cairn.placement.records import (
+    DISK_RATIO,
+    MEMORY_RATIO,
+    MEMORY_RESERVED_MIB,
+    VCPU_RATIO,
+    Amounts,
+    Room,
+)
+from cairn.wire.report import HostFacts
+
+
+def capacity_of(facts: HostFacts) -> Amounts:
+    """What a host may promise: its facts, less the host's own share, times the ratios."""
+    return Amounts(
+        vcpus=int(facts.vcpus * VCPU_RATIO),
+        memory_mib=int(max(0, facts.memory_mib - MEMORY_RESERVED_MIB) * MEMORY_RATIO),
+        disk_gib=int(facts.disk_gib * DISK_RATIO),
+    )
+
+
+def lacks(room: Room, need: Amounts) -> str | None:
+    """What a host lacks for `need`, in words for a user; None when it fits."""
+    rows = (
+        ("virtual CPUs", need.vcpus, room.capacity.vcpus - room.taken.vcpus),
+        ("MiB of memory", need.memory_mib, room.capacity.memory_mib - room.taken.memory_mib),
+        ("GiB of disk", need.disk_gib, room.capacity.disk_gib - room.taken.disk_gib),
+    )
+    found = [
+        f"lacks {wanted} {what} ({max(free, 0)} free)"
+        for what, wanted, free in rows
+        if wanted > 0 and wanted > free
+    ]
+    return ", ".join(found) or None
+
+
+def emptiness(room: Room) -> float:
+    """How free a host is, 0 to 1 by its scarcest resource: spreading guests prefers the emptiest."""
+    shares = [
+        1 - taken / capacity
+        for taken, capacity in (
+            (room.taken.vcpus, room.capacity.vcpus),
+            (room.taken.memory_mib, room.capacity.memory_mib),
+            (room.taken.disk_gib, room.capacity.disk_gib),
+        )
+        if capacity > 0
+    ]
+    return min(shares, default=0.0)

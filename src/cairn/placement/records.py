@@ -1,0 +1,39 @@
+"""Amounts of what a host has, and claims on them."""
+
+from msgspec import Struct
+
+from cairn.core.ids import NodeId
+
+VCPU_RATIO = 16.0  # virtual CPUs share: sixteen to a real one, as OpenStack's default
+MEMORY_RATIO = 1.0  # memory does not: a guest that was promised it may use all of it at once
+DISK_RATIO = 1.0
+MEMORY_RESERVED_MIB = 512  # for the host itself
+
+
+class Amounts(Struct, frozen=True, kw_only=True):
+    vcpus: int = 0
+    memory_mib: int = 0
+    disk_gib: int = 0
+
+    def __add__(self, other: "Amounts") -> "Amounts":
+        return Amounts(
+            vcpus=self.vcpus + other.vcpus,
+            memory_mib=self.memory_mib + other.memory_mib,
+            disk_gib=self.disk_gib + other.disk_gib,
+        )
+
+
+class Claim(Struct, frozen=True, kw_only=True):
+    """What one consumer (a server) took of one host."""
+
+    consumer_id: str
+    node_id: NodeId
+    amounts: Amounts
+
+
+class Room(Struct, frozen=True, kw_only=True):
+    """One host's capacity with its ratios applied, and what is taken of it."""
+
+    node_id: NodeId
+    capacity: Amounts
+    taken: Amounts

@@ -1,0 +1,54 @@
+"""Take and give back room on hosts. A claim is the only promise of capacity that counts."""
+
+from cairn.core.errors import Conflict
+from cairn.core.ids import NodeId
+from cairn.db.engine import Tx
+from cairn.fleet.records import Node
+from cairn.placement import fit, store
+from cairn.placement.records import Amounts, Claim, Room
+
+
+def claim(tx: Tx, consumer_id: str, node: Node, need: Amounts) -> bool:
+    """Take `need` of a host for one consumer; False when it does not fit (any more).
+
+    Repeatable: the same claim again is no second one. Raises Conflict: it holds another."""
+    assert node.facts is not None, "only hosts that reported can be claimed"
+    held = store.claim_of(tx, consumer_id)
+    if held is not None:
+        if held.node_id == node.id and held.amounts == need:
+            return True
+        raise Conflict(f"{consumer_id} holds room already; release it first.")
+    if not store.take(tx, node.id, need, fit.capacity_of(node.facts)):
+        return False
+    store.add_claim(tx, Claim(consumer_id=consumer_id, node_id=node.id, amounts=need))
+    return True
+
+
+def release(tx: Tx, consumer_id: str) -> None:
+    """Give back what a consumer holds. Nothing held is no error."""
+    held = store.claim_of(tx, consumer_id)
+    if held is not None and store.remove_claim(tx, consumer_id):
+        store.give_back(tx, held)
+
+
+def rooms(tx: Tx, nodes: list[Node]) -> dict[NodeId, Room]:
+    """Capacity and use of hosts that have reported."""
+    sums = store.sums_by_node(tx)
+    return {
+        node.id: Room(
+            node_id=node.id,
+            capacity=fit.capacity_of(node.facts),
+            taken=sums.get(node.id, Amounts()),
+        )
+        for node in nodes
+        if node.facts is not None
+    }
+
+
+def claims_on(tx: Tx, node_id: NodeId) -> list[Claim]:
+    return store.claims_on(tx, node_id)
+
+
+def claimants(tx: Tx) -> list[str]:
+    """Everyone who holds room anywhere: for checks of the whole, not for requests."""
+    return store.claimants(tx)
