@@ -165,7 +165,7 @@ class Agent:
             applied_zone=self._applied_zone(now_s),
             stopping_s={g: now_s - since for g, since in self._stopping_since_s.items()},
         )
-        # What ended while we looked may have been seen as it was before: the next round, due at once, decides.
+        # What ended while we looked may have been seen as it was before: the next round decides.
         occupied = self._busy.keys() | self._ended_while_looking
         for step in steps:
             if step.key not in occupied and not self._troubles.must_wait(step.key, now_s):

@@ -21,7 +21,7 @@ class Screens:
         self._tasks = TaskGroup()
 
     async def open(self, wish: OpenScreen) -> None:
-        """Return when the bytes flow. NotFound if the guest does not run, Unavailable if it does not answer."""
+        """Return when the bytes flow. NotFound if the guest does not run, Unavailable if it is dumb."""
         path = self._hypervisor.vnc_socket(wish.server_id)
         try:
             guest = await asyncio.open_unix_connection(str(path))

@@ -22,14 +22,12 @@ class Troubles:
     def add(self, key: str, error: Exception, *, now_s: float, epoch_s: float) -> Trouble:
         older = self._entries.get(key)
         tries = older.trouble.tries + 1 if older else 1
-        is_ours = isinstance(error, CloudError)
         trouble = Trouble(
             message=error.message if isinstance(error, CloudError) else "An internal error.",
             because=(error.because or "") if isinstance(error, CloudError) else repr(error),
             since=older.trouble.since if older else epoch_s,
             tries=tries,
         )
-        assert is_ours or trouble.because
         wait_s = BACKOFF_S[min(tries, len(BACKOFF_S)) - 1]
         self._entries[key] = _Entry(trouble=trouble, not_before_s=now_s + wait_s)
         return trouble

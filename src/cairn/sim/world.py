@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from cairn.app import Cloud, CloudOptions
-from cairn.core.ids import NodeId, SeededRandomness
+from cairn.core.ids import NodeId, SeededRandomness, ServerId
 from cairn.db.engine import Database
 from cairn.drivers.networks.fake import Fabric
 from cairn.fleet import service as fleet
@@ -70,6 +70,7 @@ class World:
         ]
         self._wires: list[asyncio.Task[None]] = []
         self._token: str | None = None
+        self.ended: set[ServerId] = set()  # guests that shut themselves down
 
     def __enter__(self) -> "World":
         asyncio.set_event_loop(self.loop)
@@ -110,7 +111,7 @@ class World:
         end_s = self.now_s + within_s
         while not is_so():
             if self.now_s >= end_s:
-                raise Broken(self._story(f"not so within {within_s} s: {is_so.__name__}"))
+                raise Broken(self.story(f"not so within {within_s} s: {is_so.__name__}"))
             self.run(seconds=STEP_S, always=always)
 
     def require(self, checks: Sequence[Check]) -> None:
@@ -118,16 +119,23 @@ class World:
         if self.loop.faults:
             wrong += [str(f.get("exception") or f["message"]) for f in self.loop.faults]
         if wrong:
-            raise Broken(self._story("; ".join(wrong)))
+            raise Broken(self.story("; ".join(wrong)))
 
     async def call(
-        self, method: str, target: str, body: Any = None, *, token: str | None = None
+        self,
+        method: str,
+        target: str,
+        body: Any = None,
+        *,
+        token: str | None = None,
+        content_type: str = "application/json",
     ) -> Answer:
         """One API request, as the administrator unless a token is given. 503 while control is down."""
         if self.cloud is None:
             return Answer(status=503, headers={}, data=b"{}")
         app = self.cloud.shell.app
-        return await request(app, method, target, body, token=token or self._token)
+        headers = {"content-type": content_type}
+        return await request(app, method, target, body, token=token or self._token, headers=headers)
 
     async def start_control(self) -> None:
         assert self.cloud is None
@@ -165,13 +173,16 @@ class World:
     async def _begin(self) -> None:
         await self.start_control()
         for node in self.nodes:
-            await self.database.write(
-                lambda tx, n=node: fleet.enrol(
-                    tx, n.id, hostname=n.id, zone=DEFAULT_ZONE, roles=n.roles
-                )
-            )
+            await self._enrol(node)
             node.start_agent()
         self._token = await self.sign_in()
+
+    async def _enrol(self, node: SimNode) -> None:
+        await self.database.write(
+            lambda tx: fleet.enrol(
+                tx, node.id, hostname=node.id, zone=DEFAULT_ZONE, roles=node.roles
+            )
+        )
 
     async def sign_in(self) -> str:
         """The administrator's token, by password, as a client would get it."""
@@ -190,7 +201,7 @@ class World:
         if self.cloud is not None:
             await self.kill_control()
 
-    def _story(self, what: str) -> str:
+    def story(self, what: str) -> str:
         return (
             f"seed {self.seed} at {self.now_s:.1f} s: {what}\n"
             f"replay: cairn sim --seed {self.seed} --nodes {len(self.nodes)}"

@@ -7,6 +7,7 @@ it is the only credential here. Bytes are carried, never looked at.
 import asyncio
 import contextlib
 from pathlib import Path
+from typing import Any
 
 import falcon
 import falcon.asgi
@@ -27,7 +28,9 @@ _REFUSED = 4403  # WebSocket close codes from 4000 are the application's own
 _log = log.get("web.console")
 
 
-def mount(app: falcon.asgi.App, *, database: Database, streams: NodeStreams, pages: Path) -> None:
+def mount(
+    app: falcon.asgi.App[Any, Any], *, database: Database, streams: NodeStreams, pages: Path
+) -> None:
     """Serve the socket, and noVNC's files out of `pages` if they are there."""
     app.add_route(SOCKET_PATH, _Socket(database, streams))
     if pages.is_dir():
@@ -40,16 +43,14 @@ class _Socket:
         self._streams = streams
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        raise falcon.HTTPUpgradeRequired
+        raise falcon.HTTPError(426, title="Upgrade Required", headers={"Upgrade": "websocket"})
 
     async def on_websocket(self, req: Request, ws: WebSocket) -> None:
         token = req.get_param("token", default="")
         protocols = ws.subprotocols
         await ws.accept("binary" if "binary" in protocols else None)
         try:
-            node_id, server_id = await self._database.write(
-                lambda tx: console.redeem(tx, token)
-            )
+            node_id, server_id = await self._database.write(lambda tx: console.redeem(tx, token))
             async with self._streams.screen(node_id, server_id) as link:
                 await _carry(ws, link)
         except CloudError as error:
