@@ -284,8 +284,6 @@ async def guard(table: str, interfaces: tuple[str, ...]) -> None:
 
 
 async def unguard(table: str) -> None:
-    rules = (
-        f"add table inet {table}", f"add table arp {table}",
-        f"delete table inet {table}", f"delete table arp {table}",
-    )  # fmt: skip
-    await run("nft", "-f", "-", feed="\n".join(rules))
+    for family in ("inet", "arp"):
+        with contextlib.suppress(CloudError):  # there is no such table, or no packet filter at all
+            await run("nft", "delete", "table", family, table)
