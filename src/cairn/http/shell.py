@@ -295,5 +295,20 @@ def _query(req: falcon.asgi.Request) -> Query:
 
 
 async def _chunks(req: falcon.asgi.Request) -> AsyncIterator[bytes]:
-    async for chunk in req.stream:
+    """The body's bytes; Invalid when the client goes before the end.
+
+    Falcon ends the stream in either case, and a chunked body has no length to compare with: without
+    this, half an upload would pass for a whole one.
+    """
+    stream = req.stream
+    receive = stream._receive
+
+    async def receive_all() -> Any:
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            raise Invalid("The connection ended before the body did.")
+        return event
+
+    stream._receive = receive_all
+    async for chunk in stream:
         yield chunk
