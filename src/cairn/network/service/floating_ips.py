@@ -1,5 +1,7 @@
 """Floating IPs: an outside address for one inside address, through the router between them."""
 
+from collections.abc import Iterable
+
 from msgspec import UNSET
 
 from cairn.core.caller import Caller
@@ -24,6 +26,11 @@ def find_floating_ips(tx: Tx, who: Caller, search: Search) -> list[FloatingIp]:
 
 def get_floating_ip(tx: Tx, who: Caller, floating_ip_id: str) -> FloatingIp:
     return store.floating_ip(tx, who.reach, floating_ip_id)
+
+
+def inside_ports(tx: Tx, records: Iterable[FloatingIp]) -> dict[PortId, Port]:
+    """The ports that they map to, for those who show them."""
+    return port_store.ports_by_id(tx, (f.port_id for f in records if f.port_id))
 
 
 def create_floating_ip(tx: Tx, who: Caller, wish: FloatingIpWish) -> FloatingIp:

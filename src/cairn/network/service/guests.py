@@ -11,6 +11,7 @@ from cairn.fleet import service as fleet
 from cairn.network import compile as compiler
 from cairn.network.records import COMPUTE_OWNER, Network, Port, ServerPort
 from cairn.network.service import ports as port_service
+from cairn.network.store import agents as agent_store
 from cairn.network.store import groups as group_store
 from cairn.network.store import networks as network_store
 from cairn.network.store import ports as store
@@ -130,10 +131,11 @@ def zone_of(tx: Tx, zone: str) -> ZoneSpec:
     zone_routers = routers.routers_of_zone(tx, zone)
     floating = routers.floating_ips_of_routers(tx, (r.id for r in zone_routers))
     own = store.ports_by_id(tx, (f.own_port_id for f in floating))
+    said = agent_store.said_of_nodes(tx)
     hosts = [
         compiler.GatewayHost(id=n.id, physical_networks=n.facts.physical_networks)
         for n in fleet.nodes(tx)
-        if n.zone == zone and n.facts is not None
+        if n.zone == zone and n.facts is not None and said.get(n.id, ("", True))[1]
     ]
     return compiler.zone(
         compiler.ZoneRecords(

@@ -21,6 +21,7 @@ from cairn.network.service.access import admit, owner_of, require_owner
 from cairn.network.store import networks as store
 from cairn.network.store import ports as port_store
 from cairn.network.store import resources, tables
+from cairn.network.store import routers as router_store
 from cairn.network.wishes import NetworkWish, said
 
 VNI_MAX = 2**24 - 1
@@ -92,17 +93,23 @@ def update_network(tx: Tx, who: Caller, network_id: str, wish: NetworkWish) -> N
 
 
 def delete_network(tx: Tx, who: Caller, network_id: str) -> None:
-    """Remove the network with its subnets. Raises Conflict while anybody has a port in it."""
+    """Remove the network with its subnets and the floating IPs of it that map to nothing.
+
+    Raises Conflict while anybody has a port in it."""
     network = store.network(tx, who.reach, network_id)
     require_owner(who, network, "network")
     ports = port_store.ports_of_network(tx, network.id)
-    if others := [p.id for p in ports if p.device_owner != DISTRIBUTED]:
+    unmapped = router_store.unmapped_floating_ips(tx, network.id)
+    going = {f.own_port_id for f in unmapped}
+    if others := [p.id for p in ports if p.device_owner != DISTRIBUTED and p.id not in going]:
         named = ", ".join(others[:IDS_NAMED_MAX])
         more = ", ..." if len(others) > IDS_NAMED_MAX else ""
         raise Conflict(
             f"NetworkInUse: Unable to complete operation on network {network.id}. There are one or "
             f"more ports still in use on the network, id for these ports: {named}{more}."
         )
+    for floating in unmapped:
+        resources.remove(tx, tables.floating_ips, floating.id)
     for port in ports:
         port_store.set_addresses(tx, port.id, ())
         resources.remove(tx, tables.ports, port.id)

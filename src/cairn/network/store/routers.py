@@ -135,6 +135,10 @@ def floating_ips_of_routers(tx: Tx, router_ids: Iterable[str]) -> list[FloatingI
     ]
 
 
+def unmapped_floating_ips(tx: Tx, network_id: str) -> list[FloatingIp]:
+    return _where(tx, (floating_ips.c.network_id == network_id) & floating_ips.c.port_id.is_(None))
+
+
 def release_port(tx: Tx, port_id: PortId) -> None:
     """The inside port goes away: its floating IPs map to nothing."""
     tx.execute(

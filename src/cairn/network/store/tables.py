@@ -208,3 +208,12 @@ tags = Table(
     Column("tag", String(255), primary_key=True),
 )
 """Tags of every kind of resource: ids are unique across kinds."""
+
+agents = Table(
+    "network_agents",
+    metadata,
+    id_column("node_id", primary_key=True),
+    Column("description", String(255), nullable=False, default=""),
+    _flag("is_enabled", default=True),
+)
+"""What an operator has said of a host's part in the network; a host without a row is as usual."""
