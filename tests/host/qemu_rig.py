@@ -54,8 +54,13 @@ class QemuRig:
         """A driver as a fresh agent has it; the earlier one is dropped as if its agent had died."""
         for driver in self._drivers:
             await driver.close()
+        self._drivers = []
+        return await self.agent_beside(changed)
+
+    async def agent_beside(self, changed: Changed = lambda: None) -> QemuHypervisor:
+        """The same, but the earlier one hangs where it is, as a killed agent's memory would."""
         driver = QemuHypervisor(self.options)
-        self._drivers = [driver]
+        self._drivers.append(driver)
         await driver.start(changed)
         return driver
 
@@ -114,9 +119,11 @@ class QemuRig:
             async with asyncio.timeout(CONSOLE_S_MAX):
                 writer.write(b"\n")
                 await _until(reader, b"# ")
-                writer.write(f"{command}; echo do''ne\n".encode())
+                writer.write(f"echo be''gin; {command}; echo do''ne\n".encode())
                 said = await _until(reader, last)
-                return said.decode().replace("\r", "").split("\n", 1)[1].removesuffix("done\n")
+                # The guest's line editor breaks what was typed; only what follows is the answer.
+                answer = said.decode(errors="replace").replace("\r", "").rpartition("begin\n")[2]
+                return answer.removesuffix("done\n")
         finally:
             writer.close()
             with contextlib.suppress(OSError):

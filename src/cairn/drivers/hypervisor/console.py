@@ -8,7 +8,6 @@ import ctypes
 import os
 from pathlib import Path
 
-FILE = "console.log"
 KEPT_BYTES_MAX = 1 << 20
 _PAGE = 4096
 _PUNCH_HOLE_KEEP_SIZE = 0x03  # linux/falloc.h

@@ -1,4 +1,4 @@
-"""One guest: its directory, its process, its QMP connection, and the verbs on it.
+"""One guest: its process, its QMP connection, and the verbs on it.
 
 Truth has three places, and each is asked only for what it alone knows: the kernel whether the process
 lives, QEMU which devices it has, the record which boot this is and who asked for its end. Every verb
@@ -11,9 +11,7 @@ Callbacks (events, death) only note what happened; nothing in them waits.
 import asyncio
 import contextlib
 import os
-import shutil
 import signal
-import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -27,13 +25,10 @@ from cairn.core.errors import CloudError, Conflict, Invalid, NotFound, Unavailab
 from cairn.core.ids import PortId, VolumeId
 from cairn.core.tasks import TaskGroup
 from cairn.drivers.contracts import BlockNode, GuestView, Tap
-from cairn.drivers.hypervisor import command, console, process, qmp, record, tap, uids, why
+from cairn.drivers.hypervisor import command, console, process, qmp, tap, uids, why
+from cairn.drivers.hypervisor.home import Home
 from cairn.drivers.hypervisor.record import Fate, GuestRecord, Layer, PluggedDisk, PluggedNic
 from cairn.wire.spec import DiskSpec, GuestSpec
-
-QMP_SOCKET = "qmp.sock"
-SERIAL_SOCKET = "serial.sock"
-AGENT_SOCKET = "agent.sock"
 
 BOOT_S_MAX = 25.0
 ADOPT_S_MAX = 5.0
@@ -57,7 +52,7 @@ class Host(Struct, frozen=True, kw_only=True):
 class Guest:
     """A guest that runs here or left a record; without a record it is about to be booted."""
 
-    def __init__(self, home: Path, host: Host, earlier: GuestRecord | None = None) -> None:
+    def __init__(self, home: Home, host: Host, earlier: GuestRecord | None = None) -> None:
         self.record = earlier
         self.lock = asyncio.Lock()  # one verb at a time
         self._home = home
@@ -100,18 +95,17 @@ class Guest:
 
     async def keep(self) -> None:
         """The small chores: cut the logs short, and let a guest whose disk was full try again."""
-        console.trim(self._home / console.FILE)
-        console.trim(self._home / process.LOG)
+        self._home.trim()
         if self._is_stalled and self._monitor is not None and self._monitor.is_open:
             with contextlib.suppress(CloudError, qmp.Refused):
                 await self._monitor.execute("cont")
 
     def console_log(self, lines: int | None) -> bytes:
-        return console.tail(self._home / console.FILE, lines)
+        return console.tail(self._home.console_log, lines)
 
     @property
     def vnc_socket(self) -> Path:
-        return self._home / command.VNC_SOCKET
+        return self._home.vnc_socket
 
     # --- from nothing to running, and back ---------------------------------------------------------
 
@@ -160,15 +154,15 @@ class Guest:
     ) -> None:
         assert self.record is not None
         uid = self.record.uid
-        self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._home.make()
         self._save(self.record)
         disks = [(drive.disk, drive.node) for drive in drives]
         for disk, node in disks:
             with _named(disk):
                 uids.grant(node, uid, self._host.uids)
-        self._prepare_home(uid, config_drive)
+        self._home.open_to(uid, config_drive)
         with ExitStack() as ours:  # QEMU has its own copies once it is started.
-            listeners = self._listen(ours)
+            listeners = self._home.listen(ours)
             nics = [
                 command.Nic(tap=t, slot=slot, fd=_opened(ours, tap.open_tap(t))) for slot, t in taps
             ]
@@ -181,16 +175,18 @@ class Guest:
                 has_config_drive=config_drive is not None,
             )
             fds = (listeners.qmp, listeners.serial, listeners.agent, *(nic.fd for nic in nics))
-            pid = process.spawn(argv, uid=uid, groups=self._host.groups, home=self._home, fds=fds)
+            pid = process.spawn(
+                argv, uid=uid, groups=self._host.groups, home=self._home.path, fds=fds
+            )
         started = self._process = process.Process(pid, self._gone)
         try:
             self._monitor = await self._connect(BOOT_S_MAX)
             # What QEMU needed of its directory is open now: from here on it has no way in.
-            os.chown(self._home, 0, 0)
+            self._home.close()
             await self._monitor.execute("cont")
         except (Unavailable, qmp.Refused) as error:
             await started.end()
-            words = (self._home / process.LOG).read_text(errors="replace") or str(error)
+            words = self._home.last_words() or str(error)
             raise why.explain(
                 words, spec, disks, otherwise="the hypervisor could not start the guest"
             ) from error
@@ -206,10 +202,10 @@ class Guest:
         await self._hang_up()
         assert self.record is not None
         uids.give_back(self.record.owned_paths)
-        self._clear_home()
+        self._home.clear()
         self.record = earlier
         if earlier is None:
-            shutil.rmtree(self._home, ignore_errors=True)
+            self._home.remove()
         else:
             self._save(earlier)
 
@@ -257,7 +253,7 @@ class Guest:
         """Afterwards nothing of the guest is on this host but its volumes, which are root's."""
         await self.cut_off()
         await self._hang_up()
-        shutil.rmtree(self._home, ignore_errors=True)
+        self._home.remove()
         self.record = None
 
     async def let_go(self) -> None:
@@ -331,6 +327,7 @@ class Guest:
                 # The layer is to be laid over what is open, not over what its file names.
                 options = {**layer.options, "node-name": name, "backing": None}
                 await self._add("blockdev-add", options)
+                await self._make_as_large(name, disk.top.node_name)
                 await (await self._qmp()).execute(
                     "blockdev-snapshot", {"node": disk.top.node_name, "overlay": name}
                 )
@@ -351,6 +348,14 @@ class Guest:
                 known, disks=tuple(switched if d is disk else d for d in known.disks)
             )
         )
+
+    async def _make_as_large(self, name: str, other: str) -> None:
+        """A layer smaller than what it covers would cut the guest's disk short."""
+        nodes = await (await self._qmp()).execute("query-named-block-nodes", {"flat": True})
+        sizes = {node["node-name"]: node["image"]["virtual-size"] for node in nodes}
+        if sizes[name] < sizes[other]:
+            resize = {"node-name": name, "size": sizes[other]}
+            await (await self._qmp()).execute("block_resize", resize)
 
     async def resize_disk(self, volume_id: VolumeId, size_gib: int) -> None:
         known = self._require_running()
@@ -483,7 +488,7 @@ class Guest:
             return self._monitor
 
     async def _connect(self, timeout_s: float) -> qmp.Monitor:
-        return await qmp.connect(self._home / QMP_SOCKET, self._event, timeout_s=timeout_s)
+        return await qmp.connect(self._home.qmp_socket, self._event, timeout_s=timeout_s)
 
     async def _hang_up(self) -> None:
         monitor, self._monitor = self._monitor, None
@@ -529,7 +534,7 @@ class Guest:
             return  # `boot` sees it and tidies up.
         fates = {Fate.RUNNING: Fate.CRASHED, Fate.STOPPING: Fate.STOPPED}
         uids.give_back(self.record.owned_paths)
-        self._clear_home()
+        self._home.clear()
         self._save(
             msgspec.structs.replace(
                 self.record, fate=fates.get(self.record.fate, self.record.fate), disks=(), nics=()
@@ -537,52 +542,13 @@ class Guest:
         )
         self._host.changed()
 
-    # --- the directory -------------------------------------------------------------------------------
-
     def _save(self, changed: GuestRecord) -> None:
         self.record = changed
-        record.save(self._home, changed)
-
-    def _prepare_home(self, uid: int, config_drive: bytes | None) -> None:
-        """Until its virtual CPUs run the directory is QEMU's, which opens its files in it by name."""
-        self._clear_home()
-        os.chown(self._home, uid, uid)
-        self._home.chmod(0o700)
-        log_file = self._home / console.FILE
-        log_file.touch(mode=0o600)
-        os.chown(log_file, uid, uid)
-        if config_drive is not None:
-            drive = self._home / command.CONFIG_DRIVE
-            drive.touch(mode=0o600)
-            drive.write_bytes(config_drive)
-            os.chown(drive, uid, uid)
-
-    def _listen(self, ours: ExitStack) -> command.Listeners:
-        def listen(name: str) -> int:
-            listener = ours.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-            listener.bind(str(self._home / name))
-            (self._home / name).chmod(0o600)
-            listener.listen(1)
-            return listener.fileno()
-
-        return command.Listeners(
-            qmp=listen(QMP_SOCKET), serial=listen(SERIAL_SOCKET), agent=listen(AGENT_SOCKET)
-        )
-
-    def _clear_home(self) -> None:
-        """Remove what only a running guest needs; the record and the logs stay."""
-        for name in (
-            QMP_SOCKET,
-            SERIAL_SOCKET,
-            AGENT_SOCKET,
-            command.VNC_SOCKET,
-            command.CONFIG_DRIVE,
-        ):
-            (self._home / name).unlink(missing_ok=True)
+        self._home.save(changed)
 
     def _require_running(self) -> GuestRecord:
         if not self.is_running:
-            raise Conflict(f"server {self._home.name} does not run")
+            raise Conflict(f"server {self._home.path.name} does not run")
         assert self.record is not None
         return self.record
 

@@ -19,6 +19,7 @@ from cairn.core.tasks import TaskGroup
 from cairn.drivers.contracts import BlockNode, Changed, GuestView, HypervisorFacts, Tap
 from cairn.drivers.hypervisor import command, process, record, uids
 from cairn.drivers.hypervisor.guest import Guest, Host
+from cairn.drivers.hypervisor.home import Home
 from cairn.wire.spec import GuestSpec
 
 SOCKET_PATH_MAX = 107  # sockaddr_un holds 108 bytes with the ending zero
@@ -94,14 +95,14 @@ class QemuHypervisor:
         running = process.find(self._options.guests_dir, self._options.uids)
         at_once = asyncio.Semaphore(ADOPTIONS_AT_ONCE)
 
-        async def adopt(home: Path) -> None:
-            pids = running.pop(home.name, [])
-            known = record.load(home)
+        async def adopt(home: Home) -> None:
+            pids = running.pop(home.id, [])
+            known = home.load()
             async with at_once:
                 if known is None or len(pids) > 1:
                     await _end_all(pids)
                 if known is None:
-                    shutil.rmtree(home, ignore_errors=True)
+                    home.remove()
                     return
                 guest = Guest(home, host, known)
                 if len(pids) == 1:
@@ -112,8 +113,8 @@ class QemuHypervisor:
                     self._guests[known.id] = guest
 
         async with asyncio.TaskGroup() as adoptions:
-            for home in sorted(self._options.guests_dir.iterdir()):
-                adoptions.create_task(adopt(home))
+            for path in sorted(self._options.guests_dir.iterdir()):
+                adoptions.create_task(adopt(Home(path)))
         for pids in running.values():  # Their directories are gone.
             await _end_all(pids)
 
@@ -144,7 +145,7 @@ class QemuHypervisor:
         _require_possible(spec)
         guest = self._guests.get(spec.id)
         if guest is None:
-            guest = Guest(self._options.guests_dir / spec.id, self._host)
+            guest = Guest(Home(self._options.guests_dir / spec.id), self._host)
             self._guests[spec.id] = guest
         async with self._boots, guest.lock:
             known = guest.record
@@ -157,6 +158,7 @@ class QemuHypervisor:
                         f"server {spec.id} already had another boot here",
                         because=f"(incarnation, boot) is {there}, wanted {wanted}",
                     )
+            self._require_unshared(spec.id, disks)
             try:
                 uid = known.uid if known is not None else self._free_uid()
                 await guest.boot(spec, uid, disks, taps, config_drive)
@@ -169,9 +171,22 @@ class QemuHypervisor:
             guest.record.uid for guest in self._guests.values() if guest.record is not None
         )
 
+    def _require_unshared(self, guest_id: ServerId, disks: tuple[BlockNode, ...]) -> None:
+        """Two writers would ruin a disk, and only the engine's own lock might still prevent it."""
+        wanted = {path for disk in disks for path in disk.owned_paths}
+        for other in self._guests.values():
+            if other.record is None or other.record.id == guest_id:
+                continue
+            if shared := wanted & set(other.record.owned_paths):
+                raise Conflict(
+                    f"a disk of server {guest_id} is in use by another server",
+                    because=f"{other.record.id} has {sorted(shared)[0]}",
+                )
+
     async def plug_disk(self, spec: GuestSpec, volume_id: VolumeId, disk: BlockNode) -> None:
         guest = self._guest(spec.id)
         async with guest.lock:
+            self._require_unshared(spec.id, (disk,))
             await guest.plug_disk(spec, volume_id, disk)
 
     async def unplug_disk(self, guest_id: ServerId, volume_id: VolumeId) -> None:
