@@ -26,12 +26,12 @@ def current(database: Database) -> str | None:
         return MigrationContext.configure(connection).get_current_revision()
 
 
-def write_step(database: Database, message: str) -> None:
+def write_step(database: Database, *, number: str, message: str) -> None:
     """For developers: write the step that leads from the database's schema to the tables in the code."""
     with database.engine.begin() as connection:
         config = _config()
         config.attributes["connection"] = connection
-        command.revision(config, message=message, autogenerate=True)
+        command.revision(config, message=message, autogenerate=True, rev_id=number)
 
 
 def _config() -> Config:
