@@ -94,6 +94,18 @@ async def test_a_killed_daemon_is_back_within_seconds_and_all_works(
     server.close()
 
 
+async def test_all_daemons_may_die_at_once(world: World) -> None:
+    await boot_with_leases(world, "web", "peer", "far")
+    server = ovn_rig.serve(world.lab.outside, 8080)
+    before = {e.pid for e in (await world.engine.look()).engines}
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    await world.until(lambda view: all(e.up and e.pid not in before for e in view.engines))
+    await assert_all_works(world)
+    await boot_with_leases(world, "open")
+    server.close()
+
+
 @pytest.mark.parametrize("engine", [e for e in ENGINES if e != "ovs-vswitchd"])
 async def test_traffic_goes_on_while_a_daemon_beside_the_datapath_dies(
     world: World, engine: str
@@ -218,6 +230,17 @@ async def test_the_end_leaves_nothing(lab: Lab) -> None:
     for _ in range(2):
         await tear_down(world.options)
         assert everything(lab) == before
+
+
+async def test_after_the_end_comes_a_new_beginning(world: World) -> None:
+    await boot_with_leases(world, "web")
+    await world.engine.close()
+    await tear_down(world.options)
+    await world.engine.start(world.changed.set)
+    assert (await world.engine.look()).ports == ()
+    world.guests["web"].reopen(await world.plug("web"))
+    await world.until_up("web")
+    assert (await world.dhcp("web"))["ip"] == ADDRESSES["web"]
 
 
 async def test_the_end_needs_no_daemon_that_works(lab: Lab) -> None:

@@ -28,6 +28,7 @@ _log = log.get("ovn")
 _PAUSES_S = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _STEADY_S = 10.0  # a daemon that lived this long starts over with the shortest pause
 _STOP_S = 5.0
+_LOG_BYTES_MAX = 16 << 20  # of a log that a start continues
 
 
 class Program(Struct, frozen=True, kw_only=True):
@@ -118,6 +119,8 @@ class Daemon:
         """Start the process and return when it serves. Unavailable, with its own words, when it does not."""
         await self._prepare_database()
         log_file = self._options.log_dir / f"{self.name}.log"
+        if log_file.exists() and log_file.stat().st_size > _LOG_BYTES_MAX:
+            log_file.rename(log_file.with_suffix(".log.1"))
         await links.run(
             *self._program.command,
             f"--pidfile={self.pid_file}",

@@ -118,9 +118,10 @@ async def make_tap(name: str, mtu: int, alias: str) -> bool:
 
 async def make_host_pair(
     outer: str, host: str, physical: PhysicalNetwork, mtu: int, alias: str
-) -> None:
-    """The pair of links by which the host itself is a neighbour in a physical network."""
-    if not (exists(outer) and exists(host)):
+) -> bool:
+    """The pair of links by which the host itself is a neighbour outside. False: it was there."""
+    made = not (exists(outer) and exists(host))
+    if made:
         await remove(outer)
         await remove(host)
         await run("ip", "link", "add", outer, "type", "veth", "peer", "name", host)
@@ -130,6 +131,7 @@ async def make_host_pair(
         f"addr replace {physical.host_address} dev {host}",
     )
     await run("ip", "-batch", "-", feed="\n".join(commands))
+    return made
 
 
 async def addresses_of(link: str, namespace: str | None = None) -> list[str]:

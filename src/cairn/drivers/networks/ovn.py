@@ -27,6 +27,7 @@ _log = log.get("ovn")
 
 METADATA_ADDRESS = "169.254.169.254"
 _GUARD = "cairn_guard"  # our tables in the host's packet filter
+_KERNEL_DATAPATH = "ovs-system"
 _USERSPACE_TAP = "ovs-netdev"  # of every userspace datapath: OVS gives no other name
 
 
@@ -44,16 +45,19 @@ class OvnNetworks:
     async def start(self, changed: Changed) -> None:
         await self.close()  # what an earlier try, which failed, has left open
         if self._options.datapath is None:
-            self._options = msgspec.structs.replace(self._options, datapath=await probe_datapath())
+            self._options = msgspec.structs.replace(
+                self._options, datapath=await probe_datapath(self._options)
+            )
         options = self._options
         options.run_dir.mkdir(parents=True, exist_ok=True)
         options.log_dir.mkdir(parents=True, exist_ok=True)
         options.home.chmod(0o700)
-        bridges = await self._make_bridges_links()
+        bridges, remade = await self._make_bridges_links()
         self._daemons = daemons.Daemons(options, changed=changed)
         await self._daemons.start()
         self._switch = databases.LocalSwitch(options, changed)
         await self._switch.open()
+        await self._switch.leave(*remade)
         await self._switch.configure(bridges, databases.settings(options))
         if options.has_network_role:
             self._zone = databases.ZoneDatabase(options)
@@ -165,28 +169,32 @@ class OvnNetworks:
             raise Unavailable("the network engine is not started")
         return self._switch
 
-    async def _make_bridges_links(self) -> dict[str, str]:
-        """The bridges that should be, each with the link that leads out of it."""
+    async def _make_bridges_links(self) -> tuple[dict[str, str], list[str]]:
+        """The bridges that should be, each with the link that leads out of it; which links are new."""
         options = self._options
-        bridges = {options.integration_bridge: ""}
+        bridges, remade = {options.integration_bridge: ""}, []
         for physical in options.physical_networks:
-            bridges[options.bridge_of(physical)] = await self._make_way_out(physical)
+            if physical.interface is not None:
+                await _check_interface(physical.name, physical.interface)
+                bridges[options.bridge_of(physical)] = physical.interface
+                continue
+            outer = bridges[options.bridge_of(physical)] = layout.outer_link(physical)
+            if await self._make_host_pair(physical):
+                remade.append(outer)
         if options.datapath == "netdev":
             await links.guard(
                 _GUARD, tuple(p.interface for p in options.physical_networks if p.interface)
             )
-        return bridges
+        return bridges, remade
 
-    async def _make_way_out(self, physical: PhysicalNetwork) -> str:
-        options = self._options
-        if physical.interface is not None:
-            await _check_interface(physical.name, physical.interface)
-            return physical.interface
-        outer, host = layout.outer_link(physical), layout.host_link(physical)
-        await links.make_host_pair(outer, host, physical, options.underlay_mtu, options.alias)
+    async def _make_host_pair(self, physical: PhysicalNetwork) -> bool:
+        options, host = self._options, layout.host_link(physical)
+        made = await links.make_host_pair(
+            layout.outer_link(physical), host, physical, options.underlay_mtu, options.alias
+        )
         if options.datapath == "netdev":
             await links.finish_checksums(host)
-        return outer
+        return made
 
     async def _sweep(self) -> None:
         """Clear what a crash or a reboot left half: rows without a link, and links without a row."""
@@ -208,8 +216,13 @@ class OvnNetworks:
                 await links.remove_namespace(namespace)
 
 
-async def probe_datapath() -> str:
-    """ "system" where the kernel has OVS's module (loading it if that is all it takes), else "netdev"."""
+async def probe_datapath(options: OvnOptions) -> str:
+    """ "system" where the kernel has OVS's module (loading it if that is all it takes), else "netdev".
+
+    The kernel's datapath has one name in a namespace: where another OVS holds it, ours is in userspace.
+    """
+    if links.exists(_KERNEL_DATAPATH) and not options.database("conf").exists():
+        return "netdev"
     module = Path("/sys/module/openvswitch")
     if not module.exists():
         with contextlib.suppress(CloudError):
