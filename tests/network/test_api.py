@@ -45,7 +45,7 @@ def test_every_route_refuses_strangers(sqlite: Database, route: Any) -> None:
     path = "/network" + route.path.replace("{resource_id}", "x").replace("{tag}", "t")
     for name in ("agent_id", "project_id", "network_id", "alias"):
         path = path.replace(f"{{{name}}}", "x")
-    body = {} if route.body is not None else None
+    body: Any = {} if route.body is not None else None
     if route.rule is None:
         assert api.call(route.method, path, body, who=None).status_code == 200
         return
@@ -430,6 +430,9 @@ def test_gateway_and_floating_ips(api: Api) -> None:
         ({"protocol": "ipv6-icmp", "ethertype": "IPv6"}, 201, ""),
         ({"protocol": "icmp", "port_range_max": 0}, 400, "SecurityGroupMissingIcmpType"),
         ({"protocol": "icmp", "port_range_min": 256}, 400, "SecurityGroupInvalidIcmpValue"),
+        ({"protocol": "icmp", "port_range_min": 1, "port_range_max": 256}, 400,
+         "SecurityGroupInvalidIcmpValue"),
+        ({"protocol": "tcp", "port_range_max": 6}, 400, "SecurityGroupInvalidPortRange"),
         ({"protocol": "bad"}, 400, "SecurityGroupRuleInvalidProtocol"),
         ({"protocol": "256"}, 400, "SecurityGroupRuleInvalidProtocol"),
         ({"port_range_min": 1, "port_range_max": 2}, 400, "SecurityGroupProtocolRequiredWithPorts"),

@@ -160,3 +160,22 @@ def test_system_ports_cannot_be_deleted_by_hand(database: Database) -> None:
             service.delete_port(tx, ADMIN, leg.id)
 
     database.write_now(verb)
+
+
+def test_host_that_reaches_a_new_physical_network_becomes_a_gateway(database: Database) -> None:
+    def verb(tx: Tx) -> None:
+        one = cloud.host(tx, "n1")
+        router = cloud.router(tx, cloud.outside(tx))
+        two = cloud.host(tx, "n2", physical=(), roles=("compute",))
+        service.take_report(tx, cloud.report(two, 2, physical=()))
+        before = fleet.node(tx, one).spec_number
+        service.take_report(tx, cloud.report(two, 3, physical=()))
+        assert fleet.node(tx, one).spec_number == before
+        fleet.take_report(tx, cloud.report(two, 4))
+        service.take_report(tx, cloud.report(two, 4))
+        assert fleet.node(tx, one).spec_number > before
+        (spec,) = service.zone_of(tx, "nova").routers
+        assert spec.id == router.id and spec.gateway is not None
+        assert sorted(spec.gateway.hosts) == [one, two]
+
+    database.write_now(verb)

@@ -66,10 +66,21 @@ EXTENSIONS = tuple(
     )
 )  # fmt: skip
 
-_COLLECTIONS = (
-    "network", "subnet", "subnetpool", "port", "router", "floatingip", "security_group",
-    "security_group_rule", "quota", "agent", "availability_zone", "extension",
-)  # fmt: skip
+_COLLECTIONS = {
+    "network": "networks",
+    "subnet": "subnets",
+    "subnetpool": "subnetpools",
+    "port": "ports",
+    "router": "routers",
+    "floatingip": "floatingips",
+    "security_group": "security-groups",
+    "security_group_rule": "security-group-rules",
+    "quota": "quotas",
+    "agent": "agents",
+    "availability_zone": "availability_zones",
+    "extension": "extensions",
+}
+"""Names of one, and where all are."""
 
 
 def _versions(tx: Tx, call: Call[None]) -> Shown:
@@ -80,25 +91,15 @@ def _versions(tx: Tx, call: Call[None]) -> Shown:
 
 
 def _collections(tx: Tx, call: Call[None]) -> Shown:
+    def link(path: str) -> Shown:
+        return {"rel": "self", "href": f"{call.base_url}/network/v2.0/{path}"}
+
     return {
         "resources": [
-            {
-                "name": name,
-                "collection": (plural := _plural(name)),
-                "links": [
-                    {
-                        "rel": "self",
-                        "href": f"{call.base_url}/network/v2.0/{plural.replace('security_', 'security-').replace('group_r', 'group-r')}",
-                    }
-                ],
-            }
-            for name in _COLLECTIONS
+            {"name": name, "collection": path.replace("-", "_"), "links": [link(path)]}
+            for name, path in _COLLECTIONS.items()
         ]
     }
-
-
-def _plural(name: str) -> str:
-    return f"{name}s"
 
 
 def _extensions(tx: Tx, call: Call[Any]) -> Shown:

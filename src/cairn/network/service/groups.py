@@ -273,7 +273,7 @@ def _require_ports(wish: RuleWish, protocol: str | None) -> None:
             "if port range is given."
         )
     if protocol in ICMP:
-        for name, value in (("port_range_min (type)", low), ("port_range_max (code)", high)):
+        for name, value in (("type (port-range-min)", low), ("code (port-range-max)", high)):
             if value is not None and not 0 <= value <= 255:
                 raise Invalid(
                     "SecurityGroupInvalidIcmpValue: Invalid value for ICMP "

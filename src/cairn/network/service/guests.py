@@ -152,7 +152,12 @@ def zone_of(tx: Tx, zone: str) -> ZoneSpec:
 
 
 def take_report(tx: Tx, report: NodeReport) -> None:
-    """Write which ports carry traffic. Only what changed is written: reports are whole and frequent."""
+    """Write which ports carry traffic, and tell the zone when a host reaches other physical networks:
+    it may have become a gateway. Only what changed is written: reports are whole and frequent."""
+    physical = tuple(sorted(report.facts.physical_networks))
+    if agent_store.seen_physical_networks(tx, report.node_id) != physical:
+        agent_store.record_physical_networks(tx, report.node_id, physical)
+        fleet.touch_zone(tx, fleet.node(tx, report.node_id).zone)
     up = {p.id for p in report.ports if p.up}
     for port_id, was_up, number in store.seen_on_node(tx, report.node_id):
         if number < report.number and was_up != (port_id in up):

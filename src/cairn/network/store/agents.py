@@ -1,4 +1,6 @@
-"""What operators have said of hosts' parts in the network."""
+"""What operators have said of hosts' parts in the network, and what the hosts were seen to reach."""
+
+from typing import Any
 
 from sqlalchemy import select
 
@@ -14,7 +16,21 @@ def said_of_nodes(tx: Tx) -> dict[NodeId, tuple[str, bool]]:
 
 
 def say(tx: Tx, node_id: NodeId, *, description: str, is_enabled: bool) -> None:
-    values = {"description": description, "is_enabled": is_enabled}
+    _write(tx, node_id, {"description": description, "is_enabled": is_enabled})
+
+
+def seen_physical_networks(tx: Tx, node_id: NodeId) -> tuple[str, ...] | None:
+    """What `record_physical_networks` has last written."""
+    query = select(agents.c.seen_physical_networks).where(agents.c.node_id == node_id)
+    found: tuple[str, ...] | None = tx.execute(query).scalar_one_or_none()
+    return found
+
+
+def record_physical_networks(tx: Tx, node_id: NodeId, seen: tuple[str, ...]) -> None:
+    _write(tx, node_id, {"seen_physical_networks": seen})
+
+
+def _write(tx: Tx, node_id: NodeId, values: dict[str, Any]) -> None:
     done = tx.execute(agents.update().where(agents.c.node_id == node_id).values(**values))
     if done.rowcount == 0:
         tx.execute(agents.insert().values(node_id=node_id, **values))

@@ -215,5 +215,7 @@ agents = Table(
     id_column("node_id", primary_key=True),
     Column("description", String(255), nullable=False, default=""),
     _flag("is_enabled", default=True),
+    Column("seen_physical_networks", Json(tuple[str, ...])),
 )
-"""What an operator has said of a host's part in the network; a host without a row is as usual."""
+"""What an operator has said of a host's part in the network, and the physical networks that it had when
+the zone was last told; a host without a row is as usual."""
