@@ -31,10 +31,12 @@ class QemuRig:
         assert PROBE_IMAGE.exists(), f"{PROBE_IMAGE} is missing: ./cairn image build probe"
         self.home = Path(tempfile.mkdtemp(prefix="cairn-qemu-", dir="/tmp"))
         self.home.chmod(0o711)
-        self.pool = self.home / "pool"
-        self.pool.mkdir(mode=0o700)
+        state_dir = self.home / "state"
+        self.pool = state_dir / "volumes"
+        for directory in (state_dir, self.pool):
+            directory.mkdir(mode=0o700)
         self.options = QemuOptions(
-            state_dir=self.home / "state", uid_first=1_950_000_000 + os.getpid() % 1000 * 100
+            state_dir=state_dir, uid_first=1_950_000_000 + os.getpid() % 1000 * 100
         )
         self._base: Path | None = None
         self._taps: list[str] = []

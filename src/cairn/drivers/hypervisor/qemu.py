@@ -89,6 +89,8 @@ class QemuHypervisor:
             changed=changed,
         )
         guests_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # The disks of the agent's own pool are in there, too.
+        uids.let_through(self._options.state_dir, self._options.uids)
         await self._adopt_all(self._host)
 
     async def _adopt_all(self, host: Host) -> None:

@@ -59,6 +59,13 @@ def share(name: str, uids: UidRange) -> None:
     Path(name).chmod(0o640)
 
 
+def let_through(directory: Path, uids: UidRange) -> None:
+    """Let guests pass through a directory of ours, and not list it."""
+    if not _is_passable(directory, uids):
+        os.chown(directory, 0, uids.readers_gid)
+        directory.chmod(0o710)
+
+
 def give_back(paths: Iterable[str]) -> None:
     """The files are root's again; a file that is gone is no error."""
     for name in paths:
@@ -72,9 +79,7 @@ def give_back(paths: Iterable[str]) -> None:
 def _open_way_to(path: Path, uids: UidRange) -> None:
     """The pool's own directory may be passed through, not listed; those above it are not ours."""
     pool, *above = path.resolve().parents
-    if not _is_passable(pool, uids):
-        os.chown(pool, 0, uids.readers_gid)
-        pool.chmod(0o710)
+    let_through(pool, uids)
     for parent in above:
         if not _is_passable(parent, uids):
             raise Unavailable(
