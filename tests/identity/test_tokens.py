@@ -7,6 +7,8 @@ import pytest
 
 from cairn.core.clock import FakeClock
 from cairn.core.errors import Unauthenticated
+from cairn.db.engine import Tx
+from cairn.identity import store
 from cairn.identity.keys import KeyRepository
 from cairn.identity.tokens import TokenIssuer
 from tests.identity.conftest import (
@@ -89,6 +91,8 @@ def test_domain_scope_needs_a_role_on_the_domain(cloud: Cloud) -> None:
         (sign_in_body("admin", ADMIN_PASSWORD, {**scope_of("admin"), "system": {"all": True}}), 400),
         (sign_in_body("admin", ADMIN_PASSWORD, {"OS-TRUST:trust": {"id": "1"}}), 400),
         (sign_in_body("admin", ADMIN_PASSWORD, {}), 400),
+        (sign_in_body("admin\x00", ADMIN_PASSWORD), 400),
+        (sign_in_body("x" * 256, ADMIN_PASSWORD), 400),
         (token_body("nonsense"), 401),
         ({"auth": {"identity": {"methods": ["password"]}}}, 400),
         ({"auth": {"identity": {"methods": []}}}, 400),
@@ -314,6 +318,22 @@ def test_revocations_reach_other_processes(cloud_on_both: Cloud) -> None:
     with pytest.raises(Unauthenticated):
         other.authenticate(token)
     assert other.authenticate(cloud.token("admin", ADMIN_PASSWORD))
+
+
+def test_tokens_from_after_a_restored_backup_are_refused(cloud: Cloud) -> None:
+    doomed = {"X-Subject-Token": cloud.token("admin", ADMIN_PASSWORD)}
+    assert cloud.call("DELETE", "/auth/tokens", headers=doomed).status_code == 204
+    later = cloud.token("admin", ADMIN_PASSWORD)
+    assert cloud.is_good(later)
+
+    def restore(tx: Tx) -> None:
+        tx.execute(store.revocations.delete())
+        tx.execute(store.revocation_count.update().values(number=0))
+
+    cloud.database.write_now(restore)
+    cloud.revocations.forget()  # The process was restarted.
+    assert not cloud.is_good(later)
+    assert cloud.is_good(cloud.token("admin", ADMIN_PASSWORD))
 
 
 def test_checking_a_token_asks_no_database(cloud: Cloud) -> None:

@@ -259,7 +259,8 @@ def _effective(tx: Tx, call: Call[None], given: Sequence[Assignment]) -> list[As
                 if wanted_role in (None, role_id):
                     new = Assignment(actor=actor, scope=a.scope, role_id=RoleId(role_id))
                     found[new] = None
-    return list(found)
+    roles = store.ROLES.many(tx, {a.role_id for a in found})
+    return [a for a in found if roles[a.role_id].domain_id == ""]  # As in tokens.
 
 
 class _Names(Struct, frozen=True, kw_only=True):

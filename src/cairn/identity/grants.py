@@ -71,6 +71,8 @@ def imply(tx: Tx, prior_id: str, implied_id: str) -> Implication:
     prior, implied = role(tx, prior_id), role(tx, implied_id)
     if implied.name == ADMIN_ROLE:
         raise Denied(f"The role '{ADMIN_ROLE}' cannot be implied by another.")
+    if implied.domain_id not in ("", prior.domain_id):
+        raise Denied(f"Role {implied.id} of a domain can be implied by roles of that domain only.")
     rule = Implication(prior_id=prior.id, implied_id=implied.id)
     known = store.all_implications(tx)
     if rule in known:
@@ -129,6 +131,7 @@ def held(tx: Tx, user_id: UserId, scope: Scope) -> list[Held]:
 def grant(tx: Tx, new: Assignment) -> None:
     """Give a role. Repeatable. NotFound when role, actor or scope is not there."""
     require_parts(tx, new)
+    _require_same_domain(tx, new)
     if not store.is_assigned(tx, new):
         store.add_assignment(tx, new)
 
@@ -195,6 +198,15 @@ def _subjects_of_role(tx: Tx, role_id: RoleId) -> list[str]:
             for grant in store.assignments_where(tx, role_id=prior.id, limit=ASSIGNMENTS_MAX):
                 subjects.add(revocation.of_scope(grant.scope))
     return sorted(subjects)
+
+
+def _require_same_domain(tx: Tx, new: Assignment) -> None:
+    domain_id = role(tx, new.role_id).domain_id
+    if not domain_id:
+        return
+    project = store.PROJECTS.get(tx, new.scope.id) if new.scope.kind is ScopeKind.PROJECT else None
+    if domain_id != (project.domain_id if project else new.scope.id):
+        raise Denied(f"Role {new.role_id} of domain {domain_id} counts in that domain only.")
 
 
 def _require_free_name(tx: Tx, new: Role) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from cairn.core.ids import DomainId, ProjectId, UserId
 from cairn.db.engine import Database, Tx
 from cairn.identity import store
-from cairn.identity.records import Scope, ScopeKind
+from cairn.identity.records import Event, Scope, ScopeKind
 
 TOPIC = "identity.revocations"
 
@@ -68,8 +68,12 @@ class Revocations:
 
     def voids(self, subjects: Iterable[str], *, issued_at_number: int) -> bool:
         """Whether a token that saw `issued_at_number` has a subject revoked since."""
-        if self._is_stale:
+        if self._is_stale or issued_at_number > self._seen:
             self.catch_up()
+        if issued_at_number > self._seen:
+            # Signed after the backup that this database was restored from: what was revoked since then
+            # would get numbers that the token claims to have seen.
+            return True
         newest = self._newest
         return any(newest.get(subject, 0) > issued_at_number for subject in subjects)
 
@@ -77,18 +81,21 @@ class Revocations:
         """Read what is new; how many there were. Raises Unavailable, which fails the check closed."""
         self._is_stale = False
         try:
-            events = self._database.read_now(lambda tx: store.revocations_after(tx, self._seen))
+            events, made = self._database.read_now(self._news)
         except BaseException:
             self._is_stale = True
             raise
         for event in events:
             self._newest[event.subject] = event.number
-            self._seen = event.number
+        self._seen = made
         return len(events)
 
     def forget(self) -> None:
         """Read all of them anew at the next check, after old ones were deleted."""
         self._newest, self._seen, self._is_stale = {}, 0, True
+
+    def _news(self, tx: Tx) -> tuple[list[Event], int]:
+        return store.revocations_after(tx, self._seen), store.revocations_made(tx)
 
     def _hint(self, topic: str) -> None:
         if topic == TOPIC:

@@ -106,21 +106,25 @@ class PasswordBody(Struct, frozen=True, forbid_unknown_fields=True):
 # Signing in. Unknown fields are let through as Keystone does: clients send more than it reads.
 
 
+Ref = Annotated[str, Meta(max_length=255, pattern=r"\A[^\x00]*\Z")]
+"""An id or a name: anybody may send one, so it must not trouble the database."""
+
+
 class DomainRef(Struct, frozen=True, kw_only=True):
-    id: str | None = None
-    name: str | None = None
+    id: Ref | None = None
+    name: Ref | None = None
 
 
 class ProjectRef(Struct, frozen=True, kw_only=True):
-    id: str | None = None
-    name: str | None = None
+    id: Ref | None = None
+    name: Ref | None = None
     domain: DomainRef | None = None
 
 
 class UserRef(Struct, frozen=True, kw_only=True):
     password: str
-    id: str | None = None
-    name: str | None = None
+    id: Ref | None = None
+    name: Ref | None = None
     domain: DomainRef | None = None
 
 
