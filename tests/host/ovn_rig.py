@@ -111,6 +111,7 @@ class Guest:
 
     def __init__(self, lab: Lab, namespace: str, tap: Tap) -> None:
         self.namespace = namespace
+        self.mac = tap.mac
         self._script = str(lab.home / "udhcpc.sh")
         self._ours = open_tap(tap.name)
         self._theirs = inside(namespace, lambda: open_tap("eth0"))
@@ -135,6 +136,10 @@ class Guest:
             rest, _, value = rest.rpartition(f"{key}=")
             found[key] = value.strip()
         return found
+
+    def dhcp6(self) -> str:
+        """The IPv6 address that a DHCPv6 server offers; "" when none answers."""
+        return inside(self.namespace, lambda: solicit(self.mac))
 
     def pings(self, address: str, *extra: str, within_s: float = 5) -> bool:
         """Whether an echo comes back in time."""
@@ -252,6 +257,36 @@ def fetch(namespace: str, address: str, port: int, *, within_s: float = 3) -> st
             return None
 
     return inside(namespace, ask)
+
+
+def solicit(mac: str) -> str:
+    """Ask all DHCPv6 servers of the link (RFC 8415, section 18.2.1) and read the first offer."""
+    identity = struct.pack("!HH", 3, 1) + bytes.fromhex(mac.replace(":", ""))  # DUID-LL
+    message = b"\x01\x0a\x0b\x0c" + b"".join(
+        struct.pack("!HH", code, len(body)) + body
+        for code, body in ((1, identity), (3, struct.pack("!III", 7, 0, 0)), (8, b"\0\0"))
+    )
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as asking:
+        asking.settimeout(1)
+        asking.bind(("::", 546))
+        for _ in range(8):
+            asking.sendto(message, ("ff02::1:2", 547, 0, socket.if_nametoindex("eth0")))
+            try:
+                answer = asking.recv(2000)
+            except TimeoutError:
+                continue
+            options = _options6(answer[4:])
+            offered = _options6(options[3][12:])[5]  # IA_NA holds an IAADDR
+            return socket.inet_ntop(socket.AF_INET6, offered[:16])
+    return ""
+
+
+def _options6(rest: bytes) -> dict[int, bytes]:
+    found = {}
+    while rest:
+        code, length = struct.unpack("!HH", rest[:4])
+        found[code], rest = rest[4 : 4 + length], rest[4 + length :]
+    return found
 
 
 def pings(namespace: str, address: str, *extra: str, within_s: float = 5) -> bool:

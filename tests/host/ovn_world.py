@@ -47,7 +47,7 @@ FLOATING_IP = "203.0.113.21"
 ROUTER_IP = "203.0.113.10"
 ADDRESSES = {
     "web": "10.1.0.11", "peer": "10.1.0.12", "open": "10.1.0.13",
-    "far": "10.2.0.11", "shut": "10.2.0.12",
+    "far": "10.2.0.11", "shut": "10.2.0.12", "direct": "203.0.113.50",
 }  # fmt: skip
 WAIT_S = 15
 
@@ -65,6 +65,7 @@ class World:
             uuid.uuid4()
         )  # namespaces are named after network ids, and shared by the machine
         self.front, self.back = (self._network(name) for name in ("front", "back"))
+        self.external = self._external()
         self.zone = self._zone()
 
     def id(self, name: str) -> str:
@@ -73,11 +74,12 @@ class World:
     def mac(self, name: str) -> str:
         return "fa:16:3e:" + ":".join(f"{b:02x}" for b in uuid.uuid5(self._seed, name).bytes[:3])
 
-    def ipv6(self, name: str) -> str:
-        """The address that a guest of `front` makes of its MAC (RFC 4291, appendix A)."""
+    def ipv6(self, name: str, network: SwitchSpec | None = None) -> str:
+        """The address that a guest makes of its MAC (RFC 4291, appendix A), in `front` or `network`."""
+        prefix = (network or self.front).subnets[1].cidr.removesuffix("/64")
         b = [int(part, 16) for part in self.mac(name).split(":")]
         b[0] ^= 2
-        return f"fd00:1::{b[0]:02x}{b[1]:02x}:{b[2]:02x}ff:fe{b[3]:02x}:{b[4]:02x}{b[5]:02x}"
+        return f"{prefix}{b[0]:02x}{b[1]:02x}:{b[2]:02x}ff:fe{b[3]:02x}:{b[4]:02x}{b[5]:02x}"
 
     async def start(self) -> None:
         await self.engine.start(self.changed.set)
@@ -91,12 +93,12 @@ class World:
             self.guests[name] = await asyncio.to_thread(self.lab.guest, tap)
 
     async def plug(self, name: str) -> Tap:
-        network = self.front if ADDRESSES[name].startswith("10.1.") else self.back
+        switch_port = next(port for port in self.zone.ports if port.id == self.id(name))
         port = PortSpec(
-            id=PortId(self.id(name)),
-            network_id=network.id,
+            id=switch_port.id,
+            network_id=switch_port.network_id,
             server_id=ServerId(self.id(f"server {name}")),
-            mac=self.mac(name),
+            mac=switch_port.mac,
             mtu=MTU,
         )
         return await self.engine.plug(port)
@@ -191,15 +193,16 @@ class World:
                 metadata_ip=f"{net}.2",
             )
         ]
-        if name == "front":
-            six = SubnetSpec(
-                id=SubnetId(self.id("subnet six")),
-                cidr="fd00:1::/64",
+        six = "fd00:1" if name == "front" else "fd00:2"
+        subnets.append(
+            SubnetSpec(
+                id=SubnetId(self.id(f"subnet {six}")),
+                cidr=f"{six}::/64",
                 ip_version=6,
-                gateway_ip="fd00:1::1",
-                ipv6_mode="slaac",
+                gateway_ip=f"{six}::1",
+                ipv6_mode="slaac" if name == "front" else "dhcpv6-stateful",
             )
-            subnets.append(six)
+        )
         network_id = NetworkId(self.id(name))
         metadata = MetadataNetworkSpec(
             network_id=network_id,
@@ -211,32 +214,42 @@ class World:
             id=network_id, name=name, mtu=MTU, subnets=tuple(subnets), metadata_port=metadata
         )
 
-    def _zone(self) -> ZoneSpec:
-        external = SwitchSpec(
+    def _external(self) -> SwitchSpec:
+        subnet = SubnetSpec(
+            id=SubnetId(self.id("subnet external")),
+            cidr="203.0.113.0/24",
+            ip_version=4,
+            gateway_ip=OUTSIDE_IP,
+        )
+        return SwitchSpec(
             id=NetworkId(self.id("external")),
             name="external",
             mtu=1500,
+            subnets=(subnet,),
             provider=ProviderSpec(physical_network="external"),
         )
+
+    def _zone(self) -> ZoneSpec:
         return ZoneSpec(
-            switches=(self.front, self.back, external),
+            switches=(self.front, self.back, self.external),
             ports=(
                 self._port("web", "web"),
                 self._port("peer", "web"),
                 self._port("open", "inner"),
                 self._port("far", "quiet"),
                 self._port("shut", "shut"),
+                self._port("direct", "web"),
             ),
             groups=self._groups(),
-            routers=(self._router(external.id),),
+            routers=(self._router(self.external.id),),
         )
 
     def _port(self, name: str, group: str) -> SwitchPortSpec:
-        is_front = ADDRESSES[name].startswith("10.1.")
-        network = self.front if is_front else self.back
+        by_start = {"10.1": self.front, "10.2": self.back, "203.": self.external}
+        network = by_start[ADDRESSES[name][:4]]
         addresses = [(network.subnets[0].id, ADDRESSES[name])]
-        if is_front:
-            addresses.append((network.subnets[1].id, self.ipv6(name)))
+        if network is not self.external:
+            addresses.append((network.subnets[1].id, self.ipv6(name, network)))
         return SwitchPortSpec(
             id=PortId(self.id(name)),
             network_id=network.id,
@@ -298,7 +311,7 @@ class World:
             name="router",
             ports=(
                 leg(self.front.id, "front", "10.1.0.1/24", "fd00:1::1/64"),
-                leg(self.back.id, "back", "10.2.0.1/24"),
+                leg(self.back.id, "back", "10.2.0.1/24", "fd00:2::1/64"),
             ),
             gateway=GatewaySpec(
                 port=leg(external, "external", f"{ROUTER_IP}/24"),

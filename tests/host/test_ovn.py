@@ -3,7 +3,9 @@
 One world for the whole file (see ovn_world.py); each test leaves it as it found it.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
+from ipaddress import ip_address
 
 import pytest
 import pytest_asyncio
@@ -62,6 +64,19 @@ async def test_a_router_joins_networks(world: World) -> None:
 
 async def test_ipv6_addresses_itself_and_reaches_its_neighbour(world: World) -> None:
     assert await world.pings("web", world.ipv6("peer"), within_s=10)
+
+
+async def test_a_stateful_network_hands_out_ipv6_addresses(world: World) -> None:
+    offer = await asyncio.to_thread(world.guests["far"].dhcp6)
+    assert offer and ip_address(offer) == ip_address(world.ipv6("far", world.back))
+
+
+async def test_a_guest_may_be_plugged_into_the_outside_network_itself(world: World) -> None:
+    await world.boot("direct")
+    lease = await world.dhcp("direct")
+    assert (lease["ip"], lease["router"], lease["mtu"]) == (ADDRESSES["direct"], OUTSIDE_IP, "1500")
+    assert await world.fetch("direct", OUTSIDE_IP, 8080) == ADDRESSES["direct"]
+    assert await world.outside_pings(ADDRESSES["direct"])
 
 
 async def test_tcp_goes_where_a_rule_allows_it_and_nowhere_else(world: World) -> None:
