@@ -77,6 +77,20 @@ async def test_wakes_follow_the_commit_only(file_database: Database) -> None:
     file_database.close()
 
 
+async def test_a_caller_that_gives_up_does_not_stop_the_writer(file_database: Database) -> None:
+    tasks = [
+        asyncio.create_task(file_database.write(lambda tx, n=n: put(tx, f"t{n}")))
+        for n in range(50)
+    ]
+    await asyncio.sleep(0)
+    for task in tasks[1:]:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert await file_database.write(lambda tx: put(tx, "later")) == "later"
+    assert "t0" in await file_database.read(names)
+    file_database.close()
+
+
 async def test_postgresql_repeats_a_clash_whole(postgres_url: str) -> None:
     database = Database(postgres_url)
     tables.drop_all(database.engine)

@@ -229,12 +229,15 @@ class _GroupWriter:
         try:
             with self._database.engine.begin() as connection:
                 for verb, future in group:
-                    outcomes.append((future, *self._attempt(connection, verb)))
+                    # A caller that gave up before we began gets nothing done; once begun, it is done.
+                    if future.set_running_or_notify_cancel():
+                        outcomes.append((future, *self._attempt(connection, verb)))
         except Exception as error:
             # The commit itself failed: none of the group happened, and each caller must know.
             cause = translated(error) if isinstance(error, DBAPIError) else error
             for _, future in group:
-                future.set_exception(cause)
+                if not future.cancelled() and not future.done():
+                    future.set_exception(cause)
             return
         for future, result, failure in outcomes:
             if failure is not None:
