@@ -2,11 +2,14 @@
 
 import asyncio
 import contextlib
+import os
+import signal
 import stat
 import subprocess
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from unittest.mock import AsyncMock
 
 import msgspec
 import pytest
@@ -227,6 +230,37 @@ async def test_a_lost_monitor_connection_is_made_again(rig: QemuRig) -> None:
     await monitor.close()
     await driver.reset(spec.id)
     await driver.resize_disk(spec.id, spec.disks[0].volume_id, 1)
+
+
+async def test_what_a_killed_agent_had_half_plugged_is_closed(rig: QemuRig) -> None:
+    driver = await rig.agent()
+    spec = await boot_empty(rig, driver)
+    data = new_volume_id()
+    disk = rig.disk(data)
+    guest = driver._guests[spec.id]
+    died = asyncio.CancelledError()
+    guest._add = AsyncMock(side_effect=died)  # type: ignore[method-assign]
+    with pytest.raises(asyncio.CancelledError):
+        await driver.plug_disk(spec, data, disk)
+    driver = await rig.agent()
+    assert Path(disk.owned_paths[0]).stat().st_uid != 0
+    assert (await driver.look())[0].disks == (spec.disks[0].volume_id,)
+    assert Path(disk.owned_paths[0]).stat().st_uid == 0
+    await driver.plug_disk(spec, data, disk)
+    assert (await driver.look())[0].disks == (spec.disks[0].volume_id, data)
+
+
+async def test_a_process_that_hangs_is_adopted_and_ended_all_the_same(rig: QemuRig) -> None:
+    driver = await rig.agent()
+    spec = await boot_empty(rig, driver)
+    before = await driver.look()
+    os.kill(rig.pid(spec.id), signal.SIGSTOP)
+    driver = await rig.agent()
+    assert await driver.look() == before
+    begun = time.perf_counter()
+    await driver.cut_off(spec.id)
+    assert time.perf_counter() - begun < 10
+    assert not (await driver.look())[0].running
 
 
 async def test_the_console_log_keeps_one_mebibyte(rig: QemuRig) -> None:

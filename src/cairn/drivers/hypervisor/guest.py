@@ -32,6 +32,7 @@ from cairn.wire.spec import DiskSpec, GuestSpec
 
 BOOT_S_MAX = 25.0
 ADOPT_S_MAX = 5.0
+CHORES_S_MAX = 0.5
 UNPLUG_S_MAX = 30.0
 UNPLUG_AGAIN_S = 3.0  # a guest that is still booting misses the first request
 RECONNECT_S = 1.0
@@ -61,6 +62,7 @@ class Guest:
         self._monitor: qmp.Monitor | None = None
         self._connecting = asyncio.Lock()  # QEMU serves one client at a time
         self._devices: set[str] = set()  # ids of the disks and NICs that QEMU has
+        self._has_told = False  # whether that is QEMU's word, or taken from the record
         self._device_gone = asyncio.Event()
         self._is_stalled = False
 
@@ -94,11 +96,16 @@ class Guest:
         )
 
     async def keep(self) -> None:
-        """The small chores: cut the logs short, and let a guest whose disk was full try again."""
+        """The small chores: cut the logs short, let a guest whose disk was full try again, and
+        close what it let go of too late for the verb that asked, or never quite got."""
         self._home.trim()
-        if self._is_stalled and self._monitor is not None and self._monitor.is_open:
-            with contextlib.suppress(CloudError, qmp.Refused):
-                await self._monitor.execute("cont")
+        if not self.is_running or not self._has_told or self.lock.locked():
+            return
+        with contextlib.suppress(CloudError, qmp.Refused, TimeoutError):
+            async with self.lock, asyncio.timeout(CHORES_S_MAX):
+                if self._is_stalled:
+                    await (await self._qmp()).execute("cont")
+                await self._forget_strays()
 
     def console_log(self, lines: int | None) -> bytes:
         return console.tail(self._home.console_log, lines)
@@ -190,8 +197,8 @@ class Guest:
             raise why.explain(
                 words, spec, disks, otherwise="the hypervisor could not start the guest"
             ) from error
-        self._devices = {command.disk_id(d.volume_id) for d in self.record.disks}
-        self._devices |= {command.nic_id(n.port_id) for n in self.record.nics}
+        self._devices = _devices_of(self.record)
+        self._has_told = True
         self._is_stalled = False
         self._save(msgspec.structs.replace(self.record, fate=Fate.RUNNING))
         self._host.tasks.start(self._follow(started), name=f"guest {spec.id}")
@@ -216,6 +223,7 @@ class Guest:
         if self.record.fate == Fate.BOOTING:
             await self._undo_boot(None)
         elif self.record.fate in (Fate.RUNNING, Fate.STOPPING):
+            self._devices = _devices_of(self.record)
             try:
                 self._monitor = await self._connect(ADOPT_S_MAX)
                 await self._ask_state(self._monitor)
@@ -274,6 +282,7 @@ class Guest:
             node_name=plugged.top.node_name if plugged else command.node_name(volume_id, 0),
             slot=plugged.slot if plugged else _free_slot(known),
         )
+        await self._qmp()  # Only its word counts here.
         if command.disk_id(volume_id) in self._devices:
             return
         if plugged is None:
@@ -387,6 +396,7 @@ class Guest:
 
     async def plug_nic(self, port: Tap) -> None:
         known = self._require_running()
+        await self._qmp()  # Only its word counts here.
         if command.nic_id(port.port_id) in self._devices:
             return
         plugged = known.nic(port.port_id)
@@ -452,6 +462,15 @@ class Guest:
                 async with asyncio.timeout(UNPLUG_AGAIN_S):
                     await self._device_gone.wait()
 
+    async def _forget_strays(self) -> None:
+        assert self.record is not None
+        for disk in self.record.disks:
+            if command.disk_id(disk.volume_id) not in self._devices:
+                await self._forget_disk(disk.volume_id)
+        for nic in self.record.nics:
+            if command.nic_id(nic.port_id) not in self._devices:
+                await self._forget_nic(nic.port_id)
+
     async def _add(self, verb: str, arguments: Mapping[str, object]) -> None:
         """Add it unless an interrupted try already did."""
         try:
@@ -499,6 +518,7 @@ class Guest:
         """What happened while nobody listened."""
         children = await monitor.execute("qom-list", {"path": "/machine/peripheral"})
         self._devices = {child["name"] for child in children}
+        self._has_told = True
         status = (await monitor.execute("query-status"))["status"]
         self._is_stalled = status == "io-error"
         if status == "shutdown":
@@ -530,6 +550,7 @@ class Guest:
         """The process is no more, whoever ended it."""
         self._process = None
         self._devices = set()
+        self._has_told = False
         if self.record is None or self.record.fate == Fate.BOOTING:
             return  # `boot` sees it and tidies up.
         fates = {Fate.RUNNING: Fate.CRASHED, Fate.STOPPING: Fate.STOPPED}
@@ -556,6 +577,11 @@ class Guest:
 def _plugged(drive: command.Drive) -> PluggedDisk:
     layer = Layer(node_name=drive.node_name, owned_paths=drive.node.owned_paths)
     return PluggedDisk(volume_id=drive.disk.volume_id, slot=drive.slot, layers=(layer,))
+
+
+def _devices_of(known: GuestRecord) -> set[str]:
+    disks = {command.disk_id(disk.volume_id) for disk in known.disks}
+    return disks | {command.nic_id(nic.port_id) for nic in known.nics}
 
 
 def _free_slot(known: GuestRecord) -> int:
