@@ -225,6 +225,7 @@ def upgrade() -> None:
         sa.Column("node_id", sa.String(length=64), nullable=False),
         sa.Column("description", sa.String(length=255), nullable=False),
         sa.Column("is_enabled", sa.Boolean(), nullable=False),
+        sa.Column("seen_physical_networks", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("node_id", name=op.f("pk_network_agents")),
     )
     op.create_table(
