@@ -58,14 +58,13 @@ def create_floating_ip(tx: Tx, who: Caller, wish: FloatingIpWish) -> FloatingIp:
     anywhere = wanted[0].subnet_id is None and wanted[0].ip is None
     held = allocation.addresses_for(tx, network, subnets, "", None if anywhere else wanted)
     floating_ip_id = FloatingIpId(tx.new_id())
-    own_port_id = port_service.add_port(
+    own = port_service.add_port(
         tx,
         network,
         project_id="",
         held=held[:1],
         device_id=floating_ip_id,
         device_owner=FLOATING_IP,
-        has_security=False,
     )
     resources.add(
         tx,
@@ -75,7 +74,7 @@ def create_floating_ip(tx: Tx, who: Caller, wish: FloatingIpWish) -> FloatingIp:
         description=said(wish.description, ""),
         network_id=network.id,
         ip=held[0].ip,
-        own_port_id=own_port_id,
+        own_port_id=own.id,
     )
     floating = store.floating_ip(tx, None, floating_ip_id)
     if port_id := said(wish.port_id, None):

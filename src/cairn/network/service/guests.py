@@ -1,6 +1,5 @@
 """What compute, the hosts and their reports need of the network."""
 
-from collections import defaultdict
 from collections.abc import Iterable
 
 from cairn.core.caller import Caller
@@ -16,6 +15,7 @@ from cairn.network.store import groups as group_store
 from cairn.network.store import networks as network_store
 from cairn.network.store import ports as store
 from cairn.network.store import resources, routers, tables
+from cairn.network.store import server_ports as server_port_store
 from cairn.wire.report import NodeReport
 from cairn.wire.spec import MetadataNetworkSpec, PortSpec, ZoneSpec
 
@@ -77,31 +77,8 @@ def unbind_port(tx: Tx, port_id: PortId) -> None:
 
 
 def server_ports(tx: Tx, server_ids: Iterable[ServerId]) -> dict[ServerId, tuple[ServerPort, ...]]:
-    """The ports of each server in the order in which they were made. Some statements for all of them."""
-    found = store.ports_of_devices(tx, server_ids)
-    networks = network_store.networks_by_id(tx, (p.network_id for p in found))
-    floating: dict[PortId, list[tuple[str, str]]] = defaultdict(list)
-    for f in routers.floating_ips_of_ports(tx, (p.id for p in found)):
-        if f.port_id and f.fixed_ip:
-            floating[f.port_id].append((f.ip, f.fixed_ip))
-    result: dict[ServerId, tuple[ServerPort, ...]] = {}
-    for port in found:
-        server_id = ServerId(port.device_id)
-        network = networks[port.network_id]
-        shown = ServerPort(
-            port_id=port.id,
-            server_id=server_id,
-            network_id=port.network_id,
-            network_name=network.name,
-            mac=port.mac,
-            mtu=network.mtu,
-            is_up=port.is_up,
-            addresses=port.addresses,
-            floating=tuple(sorted(floating[port.id])),
-            group_ids=port.group_ids,
-        )
-        result[server_id] = (*result.get(server_id, ()), shown)
-    return result
+    """The ports of each server in the order in which they were made. One statement for all of them."""
+    return server_port_store.server_ports(tx, server_ids)
 
 
 def ports_of(tx: Tx, node_id: NodeId) -> tuple[PortSpec, ...]:

@@ -5,11 +5,9 @@ read their config drive.
 """
 
 from cairn.core.errors import Conflict
-from cairn.core.ids import PortId
 from cairn.db.engine import Tx
-from cairn.network import addresses
 from cairn.network.records import DISTRIBUTED, Address, Network
-from cairn.network.service import allocation
+from cairn.network.service import allocation, ports
 from cairn.network.store import networks as network_store
 from cairn.network.store import ports as store
 from cairn.network.store import resources, tables
@@ -38,32 +36,14 @@ def keep(tx: Tx, network: Network) -> None:
         except Conflict:
             continue  # A full subnet does without: its addresses are worth more to its ports.
     if port is None:
-        port_id = _add(tx, network)
-    elif list(held.values()) == wanted:
-        return
-    else:
-        port_id = port.id
+        ports.add_port(
+            tx,
+            network,
+            project_id=network.project_id,
+            held=wanted,
+            device_id=f"ovnmeta-{network.id}",
+            device_owner=DISTRIBUTED,
+        )
+    elif list(held.values()) != wanted:
         resources.change(tx, tables.ports, port.id, {})
-    store.set_addresses(tx, port_id, wanted)
-
-
-def _add(tx: Tx, network: Network) -> PortId:
-    port_id = PortId(tx.new_id())
-    mac = addresses.new_mac(tx.random_bytes(3))
-    while store.is_mac_taken(tx, network.id, mac):
-        mac = addresses.new_mac(tx.random_bytes(3))
-    resources.add(
-        tx,
-        tables.ports,
-        id=port_id,
-        project_id=network.project_id,
-        network_id=network.id,
-        mac=mac,
-        device_id=f"ovnmeta-{network.id}",
-        device_owner=DISTRIBUTED,
-        has_security=False,
-        profile={},
-        pairs=(),
-        dhcp_options=(),
-    )
-    return port_id
+        store.set_addresses(tx, port.id, wanted)

@@ -1,12 +1,13 @@
 """Ports: a MAC, addresses and filters at a network's edge."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from msgspec import UNSET
 
 from cairn.core.caller import Caller
 from cairn.core.errors import Conflict, Denied, Invalid
-from cairn.core.ids import PortId, SecurityGroupId
+from cairn.core.ids import SecurityGroupId
 from cairn.db.engine import Tx
 from cairn.fleet import service as fleet
 from cairn.network import addresses
@@ -18,6 +19,25 @@ from cairn.network.store import networks as network_store
 from cairn.network.store import ports as store
 from cairn.network.store import resources, routers, tables
 from cairn.network.wishes import DhcpOptionWish, PairWish, PortWish, listed, said
+
+_BLANK: dict[str, Any] = {
+    "name": "",
+    "description": "",
+    "is_enabled": True,
+    "device_id": "",
+    "device_owner": "",
+    "host": "",
+    "node_id": None,
+    "vnic_type": "normal",
+    "profile": {},
+    "has_security": False,
+    "pairs": (),
+    "dhcp_options": (),
+    "is_up": False,
+    "seen_number": 0,
+    "revision": 0,
+}
+"""A port of which nothing was said."""
 
 VNIC_TYPES = (
     "normal",
@@ -67,12 +87,13 @@ def create_port(tx: Tx, who: Caller, wish: PortWish) -> Port:
         mac,
         said(wish.fixed_ips, None) if wish.fixed_ips is not UNSET else None,
     )
-    port_id = add_port(
+    return add_port(
         tx,
         network,
         project_id=project_id,
         mac=mac,
         held=held,
+        group_ids=group_ids,
         device_owner=said(wish.device_owner, ""),
         device_id=said(wish.device_id, ""),
         name=said(wish.name, ""),
@@ -85,8 +106,6 @@ def create_port(tx: Tx, who: Caller, wish: PortWish) -> Port:
         pairs=pairs,
         dhcp_options=_merged_options((), listed(wish.dhcp_options)),
     )
-    store.set_groups(tx, port_id, group_ids)
-    return store.port(tx, None, port_id)
 
 
 def update_port(tx: Tx, who: Caller, port_id: str, wish: PortWish) -> Port:
@@ -158,27 +177,22 @@ def add_port(
     project_id: str,
     held: Sequence[Address],
     mac: str | None = None,
-    **values: object,
-) -> PortId:
-    """The rows of a port, and the zone touched; for this service's own ports too."""
-    port_id = PortId(tx.new_id())
-    resources.add(
-        tx,
-        tables.ports,
-        **{
-            "id": port_id,
-            "project_id": project_id,
-            "network_id": network.id,
-            "mac": mac or _mac(tx, network, None),
-            "profile": {},
-            "pairs": (),
-            "dhcp_options": (),
-            **values,
-        },
-    )
-    store.set_addresses(tx, port_id, held)
+    **said_values: Any,
+) -> Port:
+    """A new port, and the zone touched; for this service's own ports too."""
+    values: dict[str, Any] = {
+        "id": tx.new_id(),
+        "project_id": project_id,
+        "network_id": network.id,
+        "mac": mac or _mac(tx, network, None),
+        "addresses": tuple(held),
+        "made_at": tx.now,
+        "changed_at": tx.now,
+    }
+    port = Port(**{**_BLANK, **values, **said_values})
+    store.add_port(tx, port)
     fleet.touch_zone(tx, network.zone)
-    return port_id
+    return port
 
 
 def remove_port(tx: Tx, port: Port, network: Network) -> None:

@@ -225,16 +225,14 @@ def _join_by_subnet(tx: Tx, who: Caller, router: Router, subnet_id: str) -> Port
             f"IpAddressAlreadyAllocated: IP address {address.ip} already allocated in subnet {subnet.id}"
         )
     admit(tx, "port", router.project_id)
-    port_id = port_service.add_port(
+    return port_service.add_port(
         tx,
         network,
         project_id=router.project_id,
         held=(address,),
         device_id=router.id,
         device_owner=ROUTER_INTERFACE,
-        has_security=False,
     )
-    return port_store.port(tx, None, port_id)
 
 
 def _require_joinable(tx: Tx, router: Router, network: Network, wanted: Sequence[Subnet]) -> None:
@@ -317,25 +315,24 @@ def _place_gateway(
     tx: Tx, router: Router, network: Network, wanted: Sequence[FixedIpWish] | None
 ) -> None:
     """The gateway's port with its addresses, new or changed."""
-    subnets = network_store.subnets_of(tx, [network.id])
+    # A gateway is named by others: it never takes an address that follows from its MAC.
+    subnets = [s for s in network_store.subnets_of(tx, [network.id]) if not s.is_automatic]
     if router.gateway is not None:
         held = allocation.addresses_for(
             tx, network, subnets, "", wanted or (), keep=router.gateway.addresses
         )
         port_store.set_addresses(tx, router.gateway.port_id, held)
         return
-    plain = [s for s in subnets if not s.is_automatic]
-    held = allocation.addresses_for(tx, network, plain, "", wanted)
-    port_id = port_service.add_port(
+    held = allocation.addresses_for(tx, network, subnets, "", wanted)
+    port = port_service.add_port(
         tx,
         network,
         project_id="",
         held=held,
         device_id=router.id,
         device_owner=ROUTER_GATEWAY,
-        has_security=False,
     )
-    resources.change(tx, tables.routers, router.id, {"gateway_port_id": port_id})
+    resources.change(tx, tables.routers, router.id, {"gateway_port_id": port.id})
 
 
 def _clear_gateway(tx: Tx, router: Router) -> None:

@@ -207,15 +207,18 @@ def load(tx: Tx, rows: Sequence[Any]) -> list[Port]:
     ]
 
 
+def add_port(tx: Tx, port: Port) -> None:
+    """A new port with its addresses and groups. A taken address is an IntegrityError: the verb has looked
+    before."""
+    tx.execute(insert(ports).values({c.name: getattr(port, c.name) for c in ports.c}))
+    _add_addresses(tx, port.id, port.addresses)
+    _add_groups(tx, port.id, port.group_ids)
+
+
 def set_addresses(tx: Tx, port_id: PortId, wanted: Sequence[Address]) -> None:
-    """Exactly these, in this order. A taken one is an IntegrityError: the verb has looked before."""
+    """Exactly these, in this order."""
     tx.execute(delete(addresses).where(addresses.c.port_id == port_id))
-    rows = [
-        {"subnet_id": a.subnet_id, "ip": a.ip, "port_id": port_id, "position": position}
-        for position, a in enumerate(wanted)
-    ]
-    if rows:
-        tx.execute(insert(addresses), rows)
+    _add_addresses(tx, port_id, wanted)
 
 
 def add_addresses(tx: Tx, added: Sequence[tuple[PortId, Address]]) -> None:
@@ -245,10 +248,9 @@ def is_mac_taken(tx: Tx, network_id: str, mac: str) -> bool:
 
 
 def set_groups(tx: Tx, port_id: PortId, group_ids: Iterable[str]) -> None:
+    """Exactly these."""
     tx.execute(delete(port_groups).where(port_groups.c.port_id == port_id))
-    rows = [{"port_id": port_id, "group_id": g} for g in sorted(set(group_ids))]
-    if rows:
-        tx.execute(insert(port_groups), rows)
+    _add_groups(tx, port_id, group_ids)
 
 
 def seen_on_node(tx: Tx, node_id: NodeId) -> list[tuple[PortId, bool, int]]:
@@ -265,6 +267,21 @@ def record_seen(tx: Tx, node_id: NodeId, port_id: PortId, *, up: bool, number: i
         .values(is_up=up, seen_number=number)
     )
     return done.rowcount == 1
+
+
+def _add_addresses(tx: Tx, port_id: PortId, wanted: Sequence[Address]) -> None:
+    rows = [
+        {"subnet_id": a.subnet_id, "ip": a.ip, "port_id": port_id, "position": position}
+        for position, a in enumerate(wanted)
+    ]
+    if rows:
+        tx.execute(insert(addresses), rows)
+
+
+def _add_groups(tx: Tx, port_id: PortId, group_ids: Iterable[str]) -> None:
+    rows = [{"port_id": port_id, "group_id": g} for g in sorted(set(group_ids))]
+    if rows:
+        tx.execute(insert(port_groups), rows)
 
 
 def _where(tx: Tx, condition: ColumnElement[bool]) -> list[Port]:
