@@ -38,7 +38,7 @@ def base() -> Iterator[str]:
 
 def connect(base: str, who: str) -> Any:
     auth = token_endpoint.Token(base, who)
-    given = {"network_endpoint_override": base, "network_api_version": "2"}
+    given: dict[str, Any] = {"network_endpoint_override": base, "network_api_version": "2"}
     return openstack.connection.Connection(session=session.Session(auth=auth), **given).network
 
 
