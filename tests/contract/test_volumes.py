@@ -436,6 +436,66 @@ async def test_guest_that_dies_in_the_middle_of_a_live_snapshot_loses_no_write(
     assert await bench.read(V2, 0) == 1
 
 
+class Qemu:
+    """A real QEMU without a machine, spoken to over QMP on its standard streams."""
+
+    def __init__(self) -> None:
+        words = ["-machine", "none", "-nodefaults", "-display", "none", "-qmp", "stdio"]
+        self.process = spawn("qemu-system-x86_64", *words)
+        assert self.process.stdout
+        self.process.stdout.readline()
+        self.ask("qmp_capabilities")
+
+    def ask(self, command: str, arguments: dict[str, Any] | None = None) -> str:
+        """What it printed besides its answer."""
+        assert self.process.stdin and self.process.stdout
+        line = json.dumps({"execute": command, "arguments": arguments or {}})
+        self.process.stdin.write(line.encode() + b"\n")
+        self.process.stdin.flush()
+        said = []
+        while not (text := self.process.stdout.readline()).startswith((b'{"return', b'{"error')):
+            assert text, "QEMU died"
+            said.append(text.decode())
+        assert not text.startswith(b'{"error'), text
+        return "".join(said)
+
+    def io(self, node: str, command: str) -> None:
+        line = f'qemu-io {node} "{command}"'
+        shown = self.ask("human-monitor-command", {"command-line": line})
+        assert "ops" in shown or command == "flush", shown
+        assert "failed" not in shown, shown
+
+
+@pytest.mark.host
+async def test_running_qemu_takes_our_options_and_switches_layers(files: Bench) -> None:
+    await files.import_image()
+    await files.driver.create(VolumeSpec(id=V1, size_gib=1, from_image=IMAGE))
+    await files.driver.snapshot(V1, S2)
+    guest = Qemu()
+    try:
+        node = await files.driver.open(V1)
+        guest.ask("blockdev-add", {"node-name": "disk", **node.options})
+        guest.io("disk", "write -P 1 0 4096")
+        layer = await files.driver.begin_live_snapshot(V1, S1)
+        writing_to = "disk"
+        if layer is not None:
+            guest.ask("blockdev-add", {"node-name": "layer", **layer.options})
+            guest.ask("blockdev-snapshot", {"node": "disk", "overlay": "layer"})
+            await files.driver.finish_live_snapshot(V1, S1)
+            writing_to = "layer"
+        guest.io(writing_to, "write -P 2 0 4096")
+        guest.io(writing_to, "flush")
+        await files.driver.create(VolumeSpec(id=V2, size_gib=1, from_snapshot=S1))
+        # What began as the guest's disk is read by both now: the clone and the running guest.
+        assert [await files.read(V2, 0), await files.read(V2, 1)] == [1, 77]
+        await files.write(V2, 0, 3)
+        guest.io(writing_to, "read -P 2 0 4096")
+    finally:
+        guest.process.kill()
+        guest.process.wait()
+    assert [await files.read(V1, 0), await files.read(V1, 1)] == [2, 77]
+
+
 async def test_guests_group_reads_the_layers_below(tmp_path: Path) -> None:
     gid = 65533
     if os.geteuid() != 0:
@@ -501,9 +561,9 @@ async def fill_and_check(place: Path, tmp_path: Path) -> None:
 CRASHER = """
 import asyncio, random, sys
 from pathlib import Path
-from cairn.core.ids import SnapshotId, VolumeId
+from cairn.core.ids import ImageId, SnapshotId, VolumeId
 from cairn.drivers.volumes.files import FilesOptions, FilesVolumes
-from cairn.wire.spec import VolumeSpec
+from cairn.wire.spec import ImageSpec, VolumeSpec
 
 async def main() -> None:
     driver = FilesVolumes(FilesOptions(pool_dir=Path(sys.argv[1])))
@@ -513,7 +573,17 @@ async def main() -> None:
     while True:
         n = chance.randrange(3)
         volume, snapshot = VolumeId(f"v{n}"), SnapshotId(f"s{n}")
-        match chance.randrange(5):
+        image = ImageId("crash")
+        match chance.randrange(8):
+            case 5:
+                spec = ImageSpec(
+                    id=image, format="qcow2", size_bytes=0, virtual_bytes=0, sha256=""
+                )
+                await driver.import_image(spec, Path(sys.argv[3]))
+            case 6: await driver.remove_image(image)
+            case 7:
+                if image in (await driver.look())[1]:
+                    await driver.create(VolumeSpec(id=volume, size_gib=1, from_image=image))
             case 0: await driver.create(VolumeSpec(id=volume, size_gib=1))
             case 1 | 2:
                 known = [view.id for view in (await driver.look())[0]]
@@ -532,16 +602,17 @@ async def test_killed_at_any_point_the_pool_is_whole(files: Bench, seed: int) ->
     await files.driver.create(VolumeSpec(id=keeper, size_gib=1))
     await files.driver.snapshot(keeper, S1)
     await files.write(keeper, 0, 9)
+    _spec, source = files.image(format="qcow2")
     chance = random.Random(seed)
     for _ in range(2):
         await files.driver.close()
         pool = pool_of(files)
-        child = spawn(sys.executable, "-c", CRASHER, str(pool), str(seed))
+        child = spawn(sys.executable, "-c", CRASHER, str(pool), str(seed), str(source))
         assert child.stdout
         assert child.stdout.readline() == b"ready\n"
         await asyncio.sleep(chance.uniform(0.0, 0.3))
         child.send_signal(signal.SIGKILL)
-        child.wait()
+        assert child.wait() == -signal.SIGKILL, "it ended by itself before it was killed"
         await reopen(files)
         views, _ = await files.driver.look()
         assert isinstance(files.driver, FilesVolumes)
@@ -550,6 +621,7 @@ async def test_killed_at_any_point_the_pool_is_whole(files: Bench, seed: int) ->
         for view in views:
             assert view.size_gib == 1
             assert await files.read(view.id, 0) == (9 if view.id == keeper else 0)
+            assert view.id == keeper or await files.read(view.id, 1) in (0, 77)
         assert await volumes_of(files.driver) | {keeper: (1, (S1,))} == await volumes_of(
             files.driver
         )

@@ -147,7 +147,8 @@ def test_only_active_visible_disks_boot(database: Database) -> None:
         database.read_now(lambda tx: service.image_for_boot(tx, ALICE, image.id))
     with pytest.raises(NotFound):
         database.read_now(lambda tx: service.image_for_boot(tx, BOB, image.id))
-    archive = uploaded(database, made(database, container_format="ova", disk_format="vmdk"))
+    archive = uploaded(database, made(database, container_format="ova"))
+    assert database.read_now(lambda tx: service.spec_of(tx, archive.id)) is None
     with pytest.raises(Invalid, match="container ova"):
         database.read_now(lambda tx: service.image_for_boot(tx, ALICE, archive.id))
     assert database.read_now(lambda tx: service.spec_of(tx, image.id)) is None

@@ -25,6 +25,7 @@ _PATCH_TYPES = frozenset({
     "application/openstack-images-v2.1-json-patch",
     "application/openstack-images-v2.0-json-patch",
 })  # fmt: skip
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
@@ -168,7 +169,7 @@ def show_member(tx: Tx, call: Call[None]) -> Any:
 
 
 def add_member(tx: Tx, call: Call[shapes.NewMember]) -> Any:
-    project_id = ProjectId(call.body.member)
+    project_id = _project_id(call.body.member)
     return shapes.member(verbs.add_member(tx, call.who, _image_id(call), project_id))
 
 
@@ -224,6 +225,7 @@ class _Files:
         self._discard_after(tx, gone.content, gone.staged)
 
     def import_staged(self, tx: Tx, call: Call[shapes.ImportRequest]) -> None:
+        verbs.get(tx, call.who, _image_id(call))  # an unknown image is said before a wrong method
         method = call.body.method.name
         if method not in shapes.IMPORT_METHODS:
             possible = ", ".join(shapes.IMPORT_METHODS)
@@ -319,11 +321,20 @@ def _require_visibility(call: Call[Any], visibility: object) -> None:
 
 
 def _image_id(call: Call[Any]) -> ImageId:
-    return ImageId(call.path["image_id"])
+    text = call.path["image_id"]
+    if _UUID.fullmatch(text) is None:
+        raise NotFound(f"No image found with ID {text[:64]}.")
+    return ImageId(text)
 
 
 def _member_id(call: Call[Any]) -> ProjectId:
-    return ProjectId(call.path["member_id"])
+    return _project_id(call.path["member_id"])
+
+
+def _project_id(text: str) -> ProjectId:
+    if not text.isprintable() or len(text) > 64:
+        raise NotFound("There is no such project.")
+    return ProjectId(text)
 
 
 # --- the table ---------------------------------------------------------------------------------------
@@ -336,7 +347,7 @@ _DOCUMENTS = (
     Route(method="GET", path="/v2", rule=None, do=list_versions, status=300),
     Route(method="GET", path="/v2/schemas/{name}", rule="get_schema", do=show_schema),
     Route(method="GET", path="/v2/info/import", rule="get_info", do=show_import_info),
-    Route(method="GET", path="/v2/info/usage", rule="get_info", do=show_usage),
+    Route(method="GET", path="/v2/info/usage", rule="get_images", do=show_usage),
 )  # fmt: skip
 
 _IMAGES = (

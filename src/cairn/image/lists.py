@@ -26,6 +26,9 @@ _COMPARISONS = frozenset({"eq", "neq", "gt", "gte", "lt", "lte"})
 
 def read_filter(query: Query) -> Filter:
     """Raises Invalid naming the parameter."""
+    for name, value in query.pairs:
+        if "\x00" in name + value:
+            raise Invalid(f"Query parameter '{name[:60]!r}' contains a NUL character.")
     owner = query.get("owner")
     return Filter(
         ids=_among(query, "id"),

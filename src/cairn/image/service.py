@@ -50,7 +50,7 @@ def image_for_boot(tx: Tx, who: Caller, image_id: ImageId) -> Image:
     found = get(tx, who, image_id)
     if found.status is not ImageStatus.ACTIVE:
         raise Invalid(f"Image {image_id} is not active: its status is {found.status}.")
-    if found.container not in CHECKED_CONTAINERS or found.format not in BOOTABLE_FORMATS:
+    if not _is_disk(found):
         possible = ", ".join(BOOTABLE_FORMATS)
         raise Invalid(
             f"Image {image_id} has disk format {found.format} in container {found.container}; "
@@ -62,8 +62,9 @@ def image_for_boot(tx: Tx, who: Caller, image_id: ImageId) -> Image:
 def spec_of(tx: Tx, image_id: ImageId) -> ImageSpec | None:
     """What a node needs to know of an image; None when it has none that a disk can be made from."""
     found = store.image(tx, image_id)
-    if found is None or found.content is None or found.format not in BOOTABLE_FORMATS:
+    if found is None or found.content is None or not _is_disk(found):
         return None
+    assert found.format is not None, "a disk has a format"
     return ImageSpec(
         id=found.id,
         format=BOOTABLE_FORMATS[found.format],
@@ -341,6 +342,10 @@ def remove_member(tx: Tx, who: Caller, image_id: ImageId, project_id: ProjectId)
 
 
 # --- inside ------------------------------------------------------------------------------------------
+
+
+def _is_disk(image: Image) -> bool:
+    return image.container in CHECKED_CONTAINERS and image.format in BOOTABLE_FORMATS
 
 
 def _is_mine(who: Caller, image: Image) -> bool:

@@ -27,7 +27,9 @@ class NewMember(Struct, frozen=True, forbid_unknown_fields=True):
     member: Annotated[str, Meta(min_length=1, max_length=64)]
 
 
-class ChangedMember(Struct, frozen=True, forbid_unknown_fields=True):
+class ChangedMember(Struct, frozen=True):
+    """openstacksdk repeats the member's id beside the status."""
+
     status: MemberStatus
 
 
