@@ -364,4 +364,4 @@ def test_one_server_costs_few_statements(sqlite: Database) -> None:
     id_ = world.active()
     before = sqlite.statements_total
     world.show(id_)
-    assert sqlite.statements_total - before <= 8
+    assert sqlite.statements_total - before <= 4

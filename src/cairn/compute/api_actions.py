@@ -17,6 +17,7 @@ from cairn.compute.shapes import minor_of, time_text
 from cairn.core.errors import Conflict, Invalid, NotFound
 from cairn.core.ids import ServerId
 from cairn.db.engine import Database, Tx
+from cairn.fleet import service as fleet
 from cairn.fleet.ask import Ask
 from cairn.http import pages
 from cairn.http.call import Call
@@ -226,7 +227,7 @@ def show_action(tx: Tx, call: Call[None]) -> Any:
     wanted = call.path["request_id"]
     for action in service.actions_of(tx, call.who, server_id(call)):
         if action.request_id == wanted:
-            return {"instanceAction": _action(action, minor_of(call)) | _events(call, action)}
+            return {"instanceAction": _action(action, minor_of(call)) | _events(tx, call, action)}
     raise NotFound(
         f"Action for request_id {wanted[:64]} on instance {server_id(call)[:64]} not found"
     )
@@ -247,7 +248,7 @@ def _action(action: Action, minor: int) -> dict[str, Any]:
     return body
 
 
-def _events(call: Call[None], action: Action) -> dict[str, Any]:
+def _events(tx: Tx, call: Call[None], action: Action) -> dict[str, Any]:
     """Everybody sees an action's events since 2.51, before that only administrators."""
     minor = minor_of(call)
     is_admin = call.may("os_compute_api:os-instance-actions:events:details")
@@ -264,8 +265,8 @@ def _events(call: Call[None], action: Action) -> dict[str, Any]:
     if minor >= 62:
         node = action.node_id
         event["hostId"] = shapes.host_id(action.project_id, node) if node else ""
-        if is_admin:
-            event["host"] = node
+        if is_admin and node is not None:
+            event["host"] = fleet.node(tx, node).hostname
     if minor >= 84:
         event["details"] = action.details
     return {"events": [event]}

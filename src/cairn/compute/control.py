@@ -97,6 +97,7 @@ def _settle(tx: Tx, server: Server, node: Node) -> None:
     for disk in store.disks_of(tx, [server.id]).get(server.id, []):
         volumes.place(tx, disk.volume_id, node.id)
     store.want_numbers(tx, server.id, fleet.touch(tx, node.id))
+    store_actions.set_node(tx, server.id, node.id)
 
 
 def _give_up(tx: Tx, server: Server, message: str) -> None:

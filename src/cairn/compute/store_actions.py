@@ -95,6 +95,12 @@ def finish_actions(
     )
 
 
+def set_node(tx: Tx, server_id: ServerId, node_id: NodeId) -> None:
+    """What is under way on a server goes on at this host."""
+    where = (actions.c.server_id == server_id, actions.c.finished_at.is_(None))
+    tx.execute(actions.update().where(*where).values(node_id=node_id))
+
+
 def actions_of(
     tx: Tx, reach: ProjectId | None, server_id: ServerId, *, limit: int = 1000
 ) -> list[Action]:
