@@ -49,6 +49,7 @@ def up(demo: bool, detach: bool, state: Path | None) -> None:
             f"Cairn already runs from {settings.state} (process {running.get('pid', '?')});"
             " `cairn status` shows it, `cairn down` ends it"
         )
+    is_first = not settings.node_id_file.exists()
     with Steps() as steps:
         if running is None:
             _check_machine(settings, steps)
@@ -63,7 +64,7 @@ def up(demo: bool, detach: bool, state: Path | None) -> None:
             _wait(settings, steps)
         except CloudError:
             if running is None:
-                teardown.stop(settings)  # What we started and does not come up is not left behind.
+                _take_back(settings, is_first=is_first)
             raise
         if demo:
             login = demonstration.run(settings, steps)
@@ -103,6 +104,13 @@ def _start_detached(settings: Settings) -> None:
         return supervise.look(settings.state) is not None or None
 
     until(is_up, what="the supervisor", within_s=SUPERVISOR_S_MAX)
+
+
+def _take_back(settings: Settings, *, is_first: bool) -> None:
+    """What we started and does not come up is not left behind, but earlier guests are left alone."""
+    teardown.stop(settings)
+    if is_first:
+        teardown.remove(settings, engines.present(settings.cache))
 
 
 def _become_supervisor(settings: Settings, steps: Steps) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from cairn.host import supervise
+from cairn.host import processes, supervise
 from cairn.settings import Settings
 
 # linux/kvm.h and linux/fs.h
@@ -68,6 +68,7 @@ def probe(settings: Settings) -> list[Finding]:
         findings.append(probe_port("API port", settings.api_address, settings.api_port, "api_port"))
         node = ("node port", settings.node_address, settings.node_port, "node_port")
         findings.append(probe_port(*node))
+        findings.append(probe_others(settings.state))
     findings.append(probe_disk(settings.state))
     findings.append(probe_memory())
     return findings
@@ -199,6 +200,20 @@ def probe_port(what: str, address: str, port: int, setting: str) -> Finding:
                 cure=f"ss -Hltnp 'sport = :{port}' shows who has it; or set {setting} in cairn.toml",
             )
     return Finding(what=what, is_good=True, found=f"port {port} is free")
+
+
+def probe_others(state: Path) -> Finding:
+    """Two installations in one network namespace would make the same bridges and addresses."""
+    for other in processes.agents():
+        if other.state != state and processes.shares_network(other.pid):
+            return Finding(
+                what="other installations",
+                is_good=False,
+                is_fatal=True,
+                found=f"another Cairn runs on this machine, from {other.state}",
+                cure=f"cairn down --state {other.state}",
+            )
+    return Finding(what="other installations", is_good=True, found="none runs here")
 
 
 def probe_disk(state: Path) -> Finding:

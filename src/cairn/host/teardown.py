@@ -14,19 +14,15 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from cairn.core.errors import CloudError, Invalid
-from cairn.host import supervise
+from cairn.host import processes, supervise
 from cairn.settings import Settings
 
 STOP_S_MAX = supervise.STOP_S_MAX + 5.0
 KILL_S_MAX = 5.0
-# Only these are ever ended for naming the state directory: an editor does that, too.
-OURS = ("qemu-system-", "ovsdb-server", "ovs-vswitchd", "ovn-northd", "ovn-controller", "qemu-img")
-PARTS = ("control", "agent")
-UNITS = tuple(f"cairn-{part}.service" for part in PARTS)
+UNITS = tuple(f"cairn-{part}.service" for part in processes.PARTS)
 
 
 def stop(settings: Settings) -> None:
@@ -35,13 +31,13 @@ def stop(settings: Settings) -> None:
     known = supervise.look(settings.state)
     if known:
         _end([known["pid"]], within_s=STOP_S_MAX)
-    _end(list(_parts(settings.state)), within_s=STOP_S_MAX)
+    _end(_parts(settings.state), within_s=STOP_S_MAX)
 
 
 def remove(settings: Settings, engine_dir: Path | None) -> None:
     """After `stop`: end guests and network, and remove every interface and namespace."""
     asyncio.run(_remove_with_drivers(settings, engine_dir))
-    _end(list(_processes(settings.state)), within_s=KILL_S_MAX)
+    _end(list(processes.engines(settings.state)), within_s=KILL_S_MAX)
     for mount in reversed(_mounts(settings.state)):
         subprocess.run(["umount", "--lazy", mount], check=False, capture_output=True)
     left = left_overs(settings)
@@ -60,8 +56,8 @@ def wipe(settings: Settings) -> None:
 
 def left_overs(settings: Settings) -> list[str]:
     """What of this state directory still runs, is mounted, or is an interface."""
-    left = [f"process {pid} ({_name(pid)})" for pid in _parts(settings.state)]
-    left += [f"process {pid} ({_name(pid)})" for pid in _processes(settings.state)]
+    pids = [*_parts(settings.state), *processes.engines(settings.state)]
+    left = [f"process {pid} ({processes.name(pid)})" for pid in pids]
     left += [f"mount {mount}" for mount in _mounts(settings.state)]
     links = subprocess.run(["ip", "-j", "link"], check=True, capture_output=True).stdout
     for link in json.loads(links):
@@ -86,36 +82,8 @@ def _stop_units() -> None:
         subprocess.run(["systemctl", "--quiet", "stop", *UNITS], check=False, capture_output=True)
 
 
-def _parts(state: Path) -> Iterator[int]:
-    """Control planes and agents of this state directory."""
-    for pid, words in _command_lines():
-        is_part = words[1:3] == ["-m", "cairn"] and words[3:4] and words[3] in PARTS
-        if is_part and words[4:6] == ["--state", str(state)]:
-            yield pid
-
-
-def _processes(state: Path) -> Iterator[int]:
-    """Engines' processes that were told a path in this state directory."""
-    inside = f"{state}/"
-    for pid, words in _command_lines():
-        program = Path(words[0]).name
-        if program.startswith(OURS) and any(inside in word for word in words[1:]):
-            yield pid
-
-
-def _command_lines() -> Iterator[tuple[int, list[str]]]:
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            with contextlib.suppress(OSError):  # it has just ended
-                words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
-                if words[0]:
-                    yield int(entry.name), words
-
-
-def _name(pid: int) -> str:
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    return "ended"
+def _parts(state: Path) -> list[int]:
+    return [part.pid for part in processes.parts() if part.state == state]
 
 
 def _end(pids: list[int], *, within_s: float) -> None:
