@@ -5,6 +5,7 @@ so it is right behind a proxy, under a second name and after a move; ids are der
 and stay the same everywhere.
 """
 
+import functools
 import uuid
 from collections.abc import Iterable, Sequence
 
@@ -64,5 +65,6 @@ def endpoints_of(entries: Sequence[Entry], *, base_url: str, region: str) -> lis
     ]
 
 
+@functools.cache
 def _derived(what: str) -> str:
     return uuid.uuid5(_NAMESPACE, what).hex

@@ -71,8 +71,10 @@ def imply(tx: Tx, prior_id: str, implied_id: str) -> Implication:
     prior, implied = role(tx, prior_id), role(tx, implied_id)
     if implied.name == ADMIN_ROLE:
         raise Denied(f"The role '{ADMIN_ROLE}' cannot be implied by another.")
-    if implied.domain_id not in ("", prior.domain_id):
-        raise Denied(f"Role {implied.id} of a domain can be implied by roles of that domain only.")
+    if implied.domain_id and not prior.domain_id:
+        raise Denied(
+            f"Role {implied.id} of a domain cannot be implied by the global role {prior.id}."
+        )
     rule = Implication(prior_id=prior.id, implied_id=implied.id)
     known = store.all_implications(tx)
     if rule in known:

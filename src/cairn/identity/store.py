@@ -21,6 +21,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     and_,
+    bindparam,
     or_,
     select,
 )
@@ -167,9 +168,12 @@ class Shelf(Generic[R]):
         self.table = table
         self._kind: type[R] = kind
         self._columns = [table.c[name] for name in kind.__struct_fields__]
+        # Made once: building a statement costs more than running this one.
+        self._by_id = select(*self._columns).where(table.c.id == bindparam("id"))
 
     def get(self, tx: Tx, id_: str) -> R | None:
-        return self.find(tx, self.table.c.id == id_)
+        row = tx.execute(self._by_id, {"id": id_}).first()
+        return None if row is None else self._kind(**row._mapping)
 
     def find(self, tx: Tx, *conditions: ColumnElement[bool]) -> R | None:
         row = tx.execute(select(*self._columns).where(*conditions).limit(1)).first()
