@@ -16,6 +16,7 @@ from urllib.parse import urlencode, urlsplit
 import yaml
 
 from cairn.core.errors import CloudError, NotFound, Unavailable
+from cairn.host import private_files
 
 T = TypeVar("T")
 TIMEOUT_S = 60.0
@@ -43,6 +44,24 @@ class Cloud:
         self._connections: dict[str, http.client.HTTPSConnection] = {}
         self.project_id = ""
         self.user_id = ""
+
+    def get_as_before(self, kept: Path, service: str, path: str) -> Any:
+        """`get` with the token that the last command left in `kept`, else signed in anew: a check
+        of a password is slow on purpose."""
+        try:
+            held = json.loads(kept.read_text())
+        except (FileNotFoundError, ValueError):
+            held = {}
+        if held.get("auth_url") == self._auth["auth_url"]:
+            self._token = held["token"]
+            try:
+                return self.get(service, path)
+            except Refused:
+                self._token = ""  # It has expired, or the cloud is another one.
+        self.sign_in()
+        told = {"auth_url": self._auth["auth_url"], "token": self._token}
+        private_files.write(kept, json.dumps(told))
+        return self.get(service, path)
 
     def sign_in(self) -> None:
         """Get a token and the catalog. Raises Unavailable, or what the API says."""

@@ -13,8 +13,10 @@ from cairn.cli.main import state_option
 def control(state: Path | None) -> None:
     """Run the control plane: API, reconcilers, node port."""
     from cairn.app import run_control
+    from cairn.host.engines import ensure_novnc
 
-    run_control(settings_file.load(settings_file.state_dir(state)))
+    settings = settings_file.load(settings_file.state_dir(state))
+    run_control(settings, pages=ensure_novnc(settings.cache))
 
 
 @click.command()

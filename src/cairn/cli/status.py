@@ -58,8 +58,7 @@ def _show_cloud(settings: Settings) -> list[str]:
     clouds = credentials.paths(settings.credentials_dir).clouds_yaml
     try:
         cloud = Cloud(clouds, f"cairn-{credentials.ADMIN_PROJECT}", timeout_s=API_TIMEOUT_S)
-        cloud.sign_in()
-        told = cloud.get("cairn", "/status")
+        told = cloud.get_as_before(settings.run_dir / "operator-token", "cairn", "/status")
     except CloudError as error:
         click.echo(f"API         {settings.api_url}: no answer")
         return [f"API: {error}"]

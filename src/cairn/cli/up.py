@@ -55,6 +55,7 @@ def up(demo: bool, detach: bool, state: Path | None) -> None:
             _check_machine(settings, steps)
             with steps.step("unpacking the network engine"):
                 engines.ensure_ovs(settings.cache)
+                engines.ensure_novnc(settings.cache)
             with steps.step("certificates and credentials"):
                 prepare(settings)
             if not demo and not detach:
