@@ -14,7 +14,6 @@ from cairn.host.images import ensure_probe
 
 ROOT = Path(__file__).parents[3]
 TREES = ("src", "tests")
-SIMULATED_SEEDS = 5
 
 
 @click.command()
@@ -27,17 +26,22 @@ def check(fast: bool) -> None:
     environment = _environment(fast=fast)
     trees = [tree for tree in (*TREES, "bench") if (ROOT / tree).is_dir()]
     pytest = [sys.executable, "-m", "pytest"]
+    # Run by name first, because a wrong import or a failing seed should be seen as what it is.
+    apart = ("--ignore=tests/arch", "--ignore=tests/sim")
     commands = {
         "format": [str(tools / "ruff"), "format", "--check", *trees],
         "lint": [str(tools / "ruff"), "check", *trees],
         "types": [str(tools / "mypy")],
-        "import table": [str(tools / "lint-imports")],
+        "import table": [*pytest, "tests/arch"],
+        "simulator": [*pytest, "tests/sim"],
         # Tests with real engines share the machine's interfaces and its few processors: one by one.
-        "tests": [*pytest, "-m", "not host and not clients", "-n", "2"],
+        "tests": [*pytest, "-m", "not host and not clients", "-n", "2", *apart],
         "tests on real engines": [*pytest, "-m", "host or clients"],
     }
     if fast:
         del commands["tests on real engines"]
+    if not (ROOT / "tests/sim").is_dir():
+        del commands["simulator"]
     failed = []
     for name, command in commands.items():
         click.secho(f"\n== {name}: {' '.join(command)}", bold=True)
