@@ -30,6 +30,7 @@ from cairn.http.routes import Service
 from cairn.http.shell import Shell
 from cairn.identity import api as identity_api
 from cairn.identity import bootstrap, catalog
+from cairn.identity import control as identity_control
 from cairn.identity.keys import KeyRepository
 from cairn.identity.passwords import Passwords
 from cairn.identity.revocation import Revocations
@@ -75,8 +76,9 @@ class Cloud:
         database.on_wake(self.feed.wake)
         self.passwords = Passwords()
         self.revocations = Revocations(database)
+        self.keys = KeyRepository(options.control_dir / "keys" / "fernet")
         self.issuer = TokenIssuer(
-            KeyRepository(options.control_dir / "keys" / "fernet"),
+            self.keys,
             options.clock,
             self.revocations,
             lifetime_s=options.token_lifetime_s,
@@ -141,6 +143,10 @@ class Cloud:
             compute_control.Janitor(self.database),
             volume_control.Placer(self.database),
             image_control.UploadKeeper(self.database, images),
+            identity_control.RevocationKeeper(
+                self.database, self.revocations, lifetime_s=self._options.token_lifetime_s
+            ),
+            identity_control.KeyRotation(self.keys),
         ]
 
     async def _send_image(self, link: StreamLink, hello: Hello) -> None:
@@ -159,12 +165,12 @@ class Cloud:
             raise Unavailable("The image's bytes cannot be sent.", because=repr(error)) from error
 
 
-def run_control(settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT; requests under way are answered first."""
+def run_control(settings: Settings, *, pages: Path) -> None:
+    """Run until SIGTERM or SIGINT; requests under way are answered first. `pages`: noVNC's folder."""
     log.configure(debug=settings.debug)
     database = open_database(settings)
     try:
-        uvloop.run(_serve(settings, database))
+        uvloop.run(_serve(settings, database, pages))
     finally:
         database.close()
 
@@ -179,7 +185,7 @@ def open_database(settings: Settings) -> Database:
     return database
 
 
-async def _serve(settings: Settings, database: Database) -> None:
+async def _serve(settings: Settings, database: Database, pages: Path) -> None:
     cloud = Cloud(database, _cloud_options(settings))
     await cloud.start()
     await _enrol_this_host(settings, database)
@@ -187,7 +193,7 @@ async def _serve(settings: Settings, database: Database) -> None:
         cloud.shell.app,
         database=database,
         streams=cloud.streams,
-        pages=settings.cache / "engines" / "novnc",
+        pages=pages,
     )
     api = uvicorn.Server(_uvicorn_config(settings, cloud))
     nodes = await asyncio.start_server(

@@ -87,6 +87,8 @@ def test_public_route_needs_no_token(api: Api) -> None:
         ("POST", "/thing/v1/things", b"\xff\xfe", "alice", 400),
         ("POST", "/thing/v1/things", b"[" * 400, "alice", 400),
         ("POST", "/thing/v1/things", b" " * 501, "alice", 413),
+        ("POST", "/thing/v1/things", b'{"name": "a\\u0000", "size": 1}', "alice", 400),
+        ("GET", "/thing/v1/things/1?name=%00", None, "alice", 400),
         ("PUT", "/thing/v1/things/1", {}, "alice", 405),
         ("GET", "/thing/v1/nothing", None, "alice", 404),
         ("GET", "/thing/v1/new", None, "alice", 404),

@@ -31,7 +31,8 @@ def _masked(value: Any) -> Any:
 def configure(*, debug: bool = False) -> None:
     """Set up logging of this process, once, to standard error."""
     renderer: Any = (
-        structlog.dev.ConsoleRenderer()
+        # Plain tracebacks: rich ones print local variables, passwords among them.
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
         if sys.stderr.isatty()
         else structlog.processors.JSONRenderer()
     )

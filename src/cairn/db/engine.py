@@ -8,7 +8,9 @@ serialisable and repeated whole when the database says so. Never await inside a 
 
 import asyncio
 import queue
+import random
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -16,13 +18,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, CursorResult, Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.pool import StaticPool
 from sqlalchemy.sql.base import Executable
 
 from cairn.core import log
 from cairn.core.clock import Clock, SystemClock
-from cairn.core.errors import Conflict, Unavailable
+from cairn.core.errors import Conflict, Invalid, Unavailable
 from cairn.core.ids import Randomness, SystemRandomness, new_hex_id, new_uuid
 from cairn.db.columns import metadata
 
@@ -33,6 +35,7 @@ Wake = Callable[[str], None]
 _log = log.get("db")
 GROUP_MAX = 64  # transactions that share one commit: more would only make the first wait longer
 TRIES_MAX = 8  # a serialisation failure is repeated this often before the caller hears of it
+CLASH_PAUSE_S = 0.002  # before the first repetition, at most; doubled each time
 
 
 class Tx:
@@ -96,6 +99,14 @@ class Database:
         self._wakers: list[Wake] = []
         self.statements_total = 0
         self.engine = _sqlite(url) if self.is_sqlite else _postgresql(url)
+        # A snapshot that only reads cannot clash, so it needs no serialisation and no repetition.
+        self._read_engine = (
+            self.engine
+            if self.is_sqlite
+            else self.engine.execution_options(
+                isolation_level="REPEATABLE READ", postgresql_readonly=True
+            )
+        )
         self._writer: _GroupWriter | None = None
         self._threads: ThreadPoolExecutor | None = None
         self._reader: Connection | None = None
@@ -134,7 +145,7 @@ class Database:
         """`read` on the calling thread."""
         if self.is_sqlite and not self._inline and threading.current_thread() is _MAIN:
             return self._read_in_place(verb)
-        with self.engine.connect() as connection:
+        with self._read_engine.connect() as connection:
             tx = self._tx(connection, writes=False)
             try:
                 return verb(tx)
@@ -172,7 +183,9 @@ class Database:
         return Tx(connection, now=self._clock.now(), randomness=self._randomness, writes=writes)
 
     def _write_whole(self, verb: Verb[T]) -> tuple[T, Tx]:
-        for _ in range(TRIES_MAX):
+        for tries in range(TRIES_MAX):
+            if tries:  # Those who clashed must not meet again at once.
+                time.sleep(random.random() * CLASH_PAUSE_S * 2**tries)  # noqa: S311
             try:
                 with self.engine.begin() as connection:
                     tx = self._tx(connection, writes=True)
@@ -301,6 +314,8 @@ def translated(error: DBAPIError) -> Exception:
     """A database error as one of our own where a caller can react to it."""
     if isinstance(error, IntegrityError):
         return Conflict("Something with the same identity exists already.", because=str(error.orig))
+    if isinstance(error, DataError):
+        return Invalid("A value cannot be stored.", because=str(error.orig))
     if isinstance(error, OperationalError):
         return Unavailable("The database cannot be reached or is full.", because=str(error.orig))
     return error

@@ -5,6 +5,7 @@ mmdebstrap, like everything else here, is unpacked and not installed; nothing is
 mmdebstrap in a namespace of its own, which ends with it.
 """
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -63,7 +64,8 @@ def _bootstrap(work: Path, parts: Path) -> Path:
     libraries += [*parts.glob("usr/share/perl5"), *parts.glob("usr/lib/*/perl-base")]
     found = ":".join(str(folder) for folder in libraries if folder.is_dir())
     # Mounts that mmdebstrap makes are in a namespace of its own; killed or not, they end with it.
-    command = ["unshare", "--mount", "env", f"PERL5LIB={found}", "perl"]
+    path = f"{os.environ.get('PATH', os.defpath)}:{parts}/usr/bin"
+    command = ["unshare", "--mount", "env", f"PATH={path}", f"PERL5LIB={found}", "perl"]
     command += [str(parts / "usr/bin/mmdebstrap"), "--mode=root", "--variant=minbase", "--quiet"]
     command += [f"--include={','.join(PACKAGES)}", '--aptopt=APT::Install-Recommends "false"']
     for unread in ("doc", "man", "locale", "info"):

@@ -67,6 +67,14 @@ def ensure_postgres(cache: Path = CACHE) -> Path:
     return next(home.glob("usr/lib/postgresql/*/bin"))
 
 
+def ensure_novnc(cache: Path = CACHE) -> Path:
+    """Folder of noVNC's pages, which the control plane serves for consoles in the browser."""
+    home = _unpacked(
+        cache / "engines" / "novnc", lambda work, home: packages.fetch(("novnc",), "novnc", work)
+    )
+    return home / "usr" / "share" / "novnc"
+
+
 def _unpacked(home: Path, fill: Callable[[Path, Path], None]) -> Path:
     """`home`, filled by `fill(work, home)` in a folder that is renamed to it at the end."""
     if home.is_dir():

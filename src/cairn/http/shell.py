@@ -168,6 +168,8 @@ class _Responder:
         request_id: str,
     ) -> Reply:
         headers = _lower(req.headers)
+        if "\0" in req.path or "%00" in req.query_string:
+            raise Invalid("The address must not contain a NUL character.")
         caller = self._caller(route, headers, request_id)
         if caller is not None and route.rule is not None:
             target = {**path, "project_id": caller.project_id}
@@ -208,6 +210,8 @@ class _Responder:
             data += chunk
             if len(data) > route.body_bytes_max:
                 raise HttpFault(413, f"The body may have at most {route.body_bytes_max} bytes.")
+        if b"\\u0000" in data or b"\0" in data:
+            raise Invalid("Invalid input: text must not contain a NUL character.")
         kind = (req.content_type or "application/json").split(";")[0].strip().lower()
         if kind != "application/json" and not (kind.startswith("application/") and "json" in kind):
             raise HttpFault(415, f"Unsupported Content-Type '{kind[:60]}'; use application/json.")

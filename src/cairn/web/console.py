@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import falcon
 import falcon.asgi
@@ -21,7 +22,8 @@ from cairn.fleet.stream import NodeStreams
 from cairn.wire.link import StreamLink
 
 SOCKET_PATH = "/console/socket"
-PAGE_PATH = "/console/vnc_lite.html"
+PAGE_PATH = "/console/vnc"  # what the compute API gives out
+PAGES = "/console/novnc"
 CHUNK_BYTES = 64 << 10
 _REFUSED = 4403  # WebSocket close codes from 4000 are the application's own
 
@@ -31,10 +33,20 @@ _log = log.get("web.console")
 def mount(
     app: falcon.asgi.App[Any, Any], *, database: Database, streams: NodeStreams, pages: Path
 ) -> None:
-    """Serve the socket, and noVNC's files out of `pages` if they are there."""
+    """Serve the socket, and noVNC's files out of `pages`."""
     app.add_route(SOCKET_PATH, _Socket(database, streams))
-    if pages.is_dir():
-        app.add_static_route("/console", str(pages))
+    app.add_route(PAGE_PATH, _Page())
+    app.add_static_route(PAGES, str(pages))
+
+
+class _Page:
+    """Hands the key on to noVNC, which hands it to the socket."""
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        socket = (
+            f"{SOCKET_PATH.lstrip('/')}?{urlencode({'token': req.get_param('token', default='')})}"
+        )
+        raise falcon.HTTPFound(f"{PAGES}/vnc_lite.html?{urlencode({'path': socket})}")
 
 
 class _Socket:
