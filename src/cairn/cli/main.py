@@ -22,6 +22,7 @@ COMMANDS = {
     "wipe": ("cairn.cli.down", "Stop the cloud and delete all that it holds."),
     "install": ("cairn.cli.install", "Write systemd units, so that it starts with the machine."),
     "image": ("cairn.cli.image", "Build guest images."),
+    "sim": ("cairn.cli.sim", "Play seeded histories of a cloud in virtual time."),
     "check": ("cairn.cli.check", "Run format, lint, types, import table, tests, simulator."),
     "control": ("cairn.cli.serve", "Run the control plane in the foreground."),
     "agent": ("cairn.cli.serve", "Run this host's agent in the foreground."),
