@@ -29,6 +29,7 @@ FILES = {
     # A login on the serial console besides the screen, before anybody asks for one.
     "etc/systemd/system/serial-getty@ttyS0.service.d/always.conf": "[Service]\nRestart=always\n",
 }
+BOOTSTRAP_S_MAX = 3600.0
 ROOT_MIB = 1400
 BOOT_MIB = 96
 KERNEL_LINE = (
@@ -78,5 +79,5 @@ def _bootstrap(work: Path, parts: Path) -> Path:
     sources = [
         f"deb {packages.debian_archive()} {name} main" for name in (suite, f"{suite}-updates")
     ]
-    packages.run([*command, suite, str(tree), *sources])
+    packages.run([*command, suite, str(tree), *sources], within_s=BOOTSTRAP_S_MAX)
     return tree

@@ -79,17 +79,17 @@ def file_in(folder: Path, ending: str) -> Path:
     raise Unavailable("Debian's packages are not as expected", because=f"no {ending}")
 
 
-def run(command: list[str], cwd: Path | None = None) -> str:
+def run(command: list[str], cwd: Path | None = None, *, within_s: float = RUN_S_MAX) -> str:
     """What the command printed. Raises Unavailable with its own words when it failed."""
     try:
         done = subprocess.run(
-            command, check=False, capture_output=True, text=True, cwd=cwd, timeout=RUN_S_MAX
+            command, check=False, capture_output=True, text=True, cwd=cwd, timeout=within_s
         )
     except FileNotFoundError as missing:
         raise Unavailable(f"this machine has no program `{command[0]}`") from missing
     except subprocess.TimeoutExpired as late:
         raise Unavailable(
-            f"`{command[0]}` did not end within {RUN_S_MAX} s", because=" ".join(command)
+            f"`{command[0]}` did not end within {within_s:.0f} s", because=" ".join(command)
         ) from late
     if done.returncode != 0:
         said = (done.stderr or done.stdout).strip()[-2000:]
