@@ -7,6 +7,7 @@ import pytest
 from cairn.core.ids import ServerId
 from cairn.sim import checks
 from cairn.sim.checks import ALWAYS
+from cairn.sim.node import SimNode
 from cairn.sim.story import play
 from cairn.sim.tenant import Tenant
 from cairn.sim.world import Broken, World
@@ -41,6 +42,10 @@ def settled(world: World) -> ServerId:
     return server_id
 
 
+async def switched_on(node: SimNode) -> None:
+    node.start_agent()
+
+
 def test_checks_see_a_server_that_runs_twice(world: World) -> None:
     server_id = settled(world)
     home = next(n for n in world.nodes if server_id in n.hypervisor.guests)
@@ -64,7 +69,7 @@ def test_a_host_that_boots_while_control_is_down_brings_its_guests_back(world: W
     world.do(world.kill_control())
     world.do(home.cut_power())
     assert not checks.running(world, server_id)
-    home.start_agent()
+    world.do(switched_on(home))
     world.until(lambda: checks.running(world, server_id), within_s=30)
     world.do(world.start_control())
     world.run(seconds=60, always=ALWAYS)
