@@ -97,7 +97,7 @@ def test_guest_that_shuts_itself_down_stays_down(world: World) -> None:
     world.host.say(id_, GuestState.ENDED)
     assert world.show(id_)["status"] == "SHUTOFF"
     assert world.show(id_)["OS-EXT-STS:task_state"] is None
-    assert world.host.specs()[id_].power == "stopped"
+    assert world.spec(id_).power == "stopped"
     world.host.obey()
     assert world.show(id_)["status"] == "SHUTOFF"
 
@@ -227,7 +227,7 @@ def test_interface_is_attached_and_detached(world: World) -> None:
     world.host.obey()
     found = world.api.get(path).json["interfaceAttachments"]
     assert [i["port_state"] for i in found] == ["ACTIVE", "ACTIVE"]
-    assert len(world.host.specs()[id_].nics) == 2
+    assert len(world.spec(id_).nics) == 2
     assert world.api.delete(f"{path}/{port_id}").status_code == 202
     world.host.obey()
     assert len(world.api.get(path).json["interfaceAttachments"]) == 1

@@ -1,5 +1,6 @@
 """A small cloud for compute's tests: real slices on a real database, and hosts that obey or misbehave."""
 
+from functools import partial
 from typing import Any
 
 from msgspec import Struct, field
@@ -193,7 +194,7 @@ class World:
         from cairn.compute import store
 
         for server in self.database.read_now(lambda tx: store.unplaced_servers(tx, 1000)):
-            self.database.write_now(lambda tx, id=server.id: control.place_one(tx, id))
+            self.database.write_now(partial(control.place_one, server_id=server.id))
 
     def settle(self) -> None:
         """Place what waits and let every host obey, twice: what was plugged, what is gone."""
@@ -203,6 +204,10 @@ class World:
                 host.obey()
 
     # --- through the API -----------------------------------------------------------------------------
+
+    def spec(self, server_id: str) -> GuestSpec:
+        """What the first host should run of a server."""
+        return self.host.specs()[ServerId(server_id)]
 
     def create(self, *, who: str = "alice", version: str = "2.1", **fields: Any) -> Any:
         """The answer to creating a server."""
