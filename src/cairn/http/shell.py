@@ -64,7 +64,8 @@ class Shell:
             self.app.add_error_handler(kind, self._on_error)
         for service in services:
             self._mount(service)
-            self.app.add_sink(_refuse_unknown, prefix=service.root + "/")
+            if service.root:  # Below the bare root, others (consoles' pages) mount their own.
+                self.app.add_sink(_refuse_unknown, prefix=service.root + "/")
 
     def _mount(self, service: Service) -> None:
         by_path: dict[str, dict[str, list[Route]]] = defaultdict(lambda: defaultdict(list))
