@@ -23,6 +23,7 @@ COMMANDS = {
     "install": ("cairn.cli.install", "Write systemd units, so that it starts with the machine."),
     "image": ("cairn.cli.image", "Build guest images."),
     "sim": ("cairn.cli.sim", "Play seeded histories of a cloud in virtual time."),
+    "dev": ("cairn.cli.dev", "Run the cloud on fake hosts in one process, to work on it."),
     "check": ("cairn.cli.check", "Run format, lint, types, import table, tests, simulator."),
     "control": ("cairn.cli.serve", "Run the control plane in the foreground."),
     "agent": ("cairn.cli.serve", "Run this host's agent in the foreground."),
