@@ -119,7 +119,9 @@ class PortWish(Wish, frozen=True, kw_only=True):
 
 
 class GatewayWish(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    network_id: str
+    """An empty one is none: clients say `{}` where they mean null."""
+
+    network_id: str | None = None
     has_snat: bool | UnsetType = field(default=UNSET, name="enable_snat")
     fixed_ips: Annotated[tuple[FixedIpWish, ...], Meta(max_length=16)] | UnsetType | None = field(
         default=UNSET, name="external_fixed_ips"

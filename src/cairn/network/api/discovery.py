@@ -63,6 +63,7 @@ EXTENSIONS = tuple(
         ("standard-attr-timestamp", "Resource timestamps", "When made and changed."),
         ("stateful-security-group", "Stateful security group", "Groups without state."),
         ("subnet_allocation", "Subnet Allocation", "Subnets from pools."),
+        ("tag", "Tag support", "Tags of networks."),
     )
 )  # fmt: skip
 

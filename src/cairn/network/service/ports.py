@@ -11,7 +11,15 @@ from cairn.core.ids import SecurityGroupId
 from cairn.db.engine import Tx
 from cairn.fleet import service as fleet
 from cairn.network import addresses
-from cairn.network.records import Address, AllowedPair, DhcpOption, Network, Port, Search
+from cairn.network.records import (
+    ROUTER_INTERFACE,
+    Address,
+    AllowedPair,
+    DhcpOption,
+    Network,
+    Port,
+    Search,
+)
 from cairn.network.service import allocation, groups
 from cairn.network.service.access import admit, owner_of
 from cairn.network.store import groups as group_store
@@ -115,11 +123,8 @@ def update_port(tx: Tx, who: Caller, port_id: str, wish: PortWish) -> Port:
     if who.reach not in (None, port.project_id, network.project_id):
         raise Denied("PolicyNotAuthorized: The port belongs to another project.")
     _require_may_say(who, network, wish)
-    if port.is_ours and (wish.fixed_ips is not UNSET or wish.device_id is not UNSET):
-        raise Conflict(
-            f"PortInUse: Port {port.id} is kept by the network service (device owner "
-            f"{port.device_owner}): its addresses and device cannot be changed here."
-        )
+    if port.is_ours:
+        _require_not_kept(port, wish)
     values = _plain_changes(wish)
     has_security = said(wish.has_security, port.has_security)
     if wish.pairs is not UNSET:
@@ -233,6 +238,16 @@ def _require_may_say(who: Caller, network: Network, wish: PortWish) -> None:
             raise Denied(
                 f"PolicyNotAuthorized: Only the owner of network {network.id} may set '{name}'."
             )
+
+
+def _require_not_kept(port: Port, wish: PortWish) -> None:
+    """Of this service's own ports only a router's leg may change its addresses, and none its device."""
+    changes_device = wish.device_id is not UNSET or wish.device_owner is not UNSET
+    if changes_device or (wish.fixed_ips is not UNSET and port.device_owner != ROUTER_INTERFACE):
+        raise Conflict(
+            f"PortInUse: Port {port.id} is kept by the network service (device owner "
+            f"{port.device_owner}): its addresses and device cannot be changed here."
+        )
 
 
 def _is_infrastructure(wish: PortWish) -> bool:
@@ -365,6 +380,11 @@ def _replace_addresses(tx: Tx, port: Port, network: Network, mac: str, wish: Por
     else:
         held = allocation.addresses_for(
             tx, network, subnets, mac, listed(wish.fixed_ips), keep=port.addresses
+        )
+    if port.is_ours and {a.subnet_id for a in held} != {a.subnet_id for a in port.addresses}:
+        raise Conflict(
+            f"PortInUse: Port {port.id} is a leg of router {port.device_id}: it keeps its subnets, add "
+            "or remove a router interface instead."
         )
     store.set_addresses(tx, port.id, held)
     if {a.ip for a in port.addresses} - {a.ip for a in held}:

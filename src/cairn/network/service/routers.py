@@ -47,7 +47,7 @@ def create_router(tx: Tx, who: Caller, wish: RouterWish) -> Router:
     admit(tx, "router", project_id)
     groups.ensure_default(tx, project_id)
     router_id = RouterId(tx.new_id())
-    gateway = said(wish.gateway, None)
+    gateway = _wanted_gateway(wish)
     zone = _zone(tx, said(wish.zone_hints, ()), gateway, who)
     resources.add(
         tx,
@@ -74,7 +74,7 @@ def update_router(tx: Tx, who: Caller, router_id: str, wish: RouterWish) -> Rout
     """Raises NotFound, Invalid, Conflict (floating IPs or routes need what would go)."""
     router = store.router(tx, who.reach, router_id)
     if wish.gateway is not UNSET:
-        gateway = said(wish.gateway, None)
+        gateway = _wanted_gateway(wish)
         if gateway is None:
             _clear_gateway(tx, router)
         else:
@@ -286,8 +286,20 @@ def _require_unneeded(tx: Tx, router: Router, port: Port) -> None:
 # --- the outside -------------------------------------------------------------------------------------
 
 
+def _wanted_gateway(wish: RouterWish) -> GatewayWish | None:
+    """Raises Invalid for a gateway with everything but its network."""
+    gateway = said(wish.gateway, None)
+    if gateway is None or gateway == GatewayWish():
+        return None
+    if not gateway.network_id:
+        raise Invalid(
+            "InvalidInput: Invalid input for external_gateway_info. Reason: 'network_id' is missing."
+        )
+    return gateway
+
+
 def _set_gateway(tx: Tx, who: Caller, router: Router, wish: GatewayWish) -> None:
-    network = network_store.network(tx, who.reach, wish.network_id)
+    network = network_store.network(tx, who.reach, wish.network_id or "")
     if not network.is_external:
         raise Invalid(
             f"BadRequest: Bad router request: Network {network.id} is not an external network."
@@ -372,7 +384,7 @@ def _zone(tx: Tx, hints: Sequence[str], gateway: GatewayWish | None, who: Caller
             )
         return hints[0]
     if gateway is not None:
-        return network_store.network(tx, who.reach, gateway.network_id).zone
+        return network_store.network(tx, who.reach, gateway.network_id or "").zone
     return DEFAULT_ZONE
 
 
