@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from cairn.compute.control import Placer
 from cairn.db.engine import Database
 from cairn.wire.report import GuestState
 from tests.compute.world import World, at, tired
@@ -365,3 +366,24 @@ def test_one_server_costs_few_statements(sqlite: Database) -> None:
     before = sqlite.statements_total
     world.show(id_)
     assert sqlite.statements_total - before <= 4
+
+
+def test_hints_that_nobody_would_keep_are_refused(world: World) -> None:
+    body = {
+        "server": {"name": "s", "flavorRef": "1", "imageRef": world.image_id},
+        "os:scheduler_hints": {"different_host": ["x"]},
+    }
+    answer = world.api.post("/compute/v2.1/servers", body)
+    assert answer.status_code == 400
+    assert "hints" in answer.json["badRequest"]["message"]
+
+
+async def test_placer_takes_all_that_wait(sqlite: Database) -> None:
+    world = World(sqlite)
+    made = [world.create().json["server"]["id"] for _ in range(9)]
+    first = await Placer(sqlite).run_once()
+    assert (first.found, first.done) == (9, 8)
+    assert "lacks 512 MiB of memory" in first.failed[0]
+    again = await Placer(sqlite).run_once()
+    assert again.found == 0
+    assert len(world.host.specs()) == len(made) - 1

@@ -29,6 +29,9 @@ QUANTIFIERS_MAX = 3  # of a name's pattern: more make matching slow without boun
 
 def create(tx: Tx, call: Call[CreateServer]) -> Reply:
     asked = call.body.server
+    if call.body.hints or call.body.old_hints:
+        # Ignored, a hint such as "on different hosts" would be a promise that nobody keeps.
+        raise Invalid("Scheduler hints are not offered; choose an availability zone instead.")
     wish = _wish(call, asked)
     made = birth.create_servers(tx, call.who, wish)
     if bodies.flag(asked.wants_reservation):

@@ -43,6 +43,8 @@ class Placer:
             refused = await self._database.write(partial(place_one, server_id=server.id))
             if refused is not None:
                 failed.append(f"server {server.id}: {refused}")
+        if len(waiting) == BATCH_MAX:
+            await self._database.write(lambda tx: tx.wake(PLACER))
         return Round(found=len(waiting), done=len(waiting) - len(failed), failed=tuple(failed))
 
 
