@@ -1,5 +1,6 @@
 """Servers through the whole of their lives, over the API and with hosts that report."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -378,12 +379,12 @@ def test_hints_that_nobody_would_keep_are_refused(world: World) -> None:
     assert "hints" in answer.json["badRequest"]["message"]
 
 
-async def test_placer_takes_all_that_wait(sqlite: Database) -> None:
+def test_placer_takes_all_that_wait(sqlite: Database) -> None:
     world = World(sqlite)
     made = [world.create().json["server"]["id"] for _ in range(9)]
-    first = await Placer(sqlite).run_once()
+    first = asyncio.run(Placer(sqlite).run_once())
     assert (first.found, first.done) == (9, 8)
     assert "lacks 512 MiB of memory" in first.failed[0]
-    again = await Placer(sqlite).run_once()
+    again = asyncio.run(Placer(sqlite).run_once())
     assert again.found == 0
     assert len(world.host.specs()) == len(made) - 1
