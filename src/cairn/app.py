@@ -83,7 +83,7 @@ class Cloud:
             self.revocations,
             lifetime_s=options.token_lifetime_s,
         )
-        self.metrics = health.Metrics()
+        self.metrics = health.Metrics(statements=lambda: database.statements_total)
         self.streams = NodeStreams(
             database=database,
             feed=self.feed,

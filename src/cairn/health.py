@@ -4,10 +4,12 @@ The status is what `cairn status` shows: every host with its engines, every reco
 round, what is wrong and since when.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from cairn import __version__
 from cairn.core.ids import NodeId
@@ -26,8 +28,9 @@ PROMETHEUS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 class Metrics:
     """Counts of this process, in a registry of its own so that two in one process do not clash."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, statements: Callable[[], int]) -> None:
         self.registry = CollectorRegistry()
+        self.registry.register(_Statements(statements))
         labels = ["service", "method", "path", "status"]
         self.requests = Counter(
             "cairn_http_requests", "Finished requests", labels, registry=self.registry
@@ -40,6 +43,16 @@ class Metrics:
     def observe(self, service: Service, route: Route, status: int, seconds: float) -> None:
         self.requests.labels(service.name, route.method, service.root + route.path, status).inc()
         self.seconds.labels(service.name).observe(seconds)
+
+
+class _Statements(Collector):
+    """The database counts its statements itself; this only reads the count when it is asked for."""
+
+    def __init__(self, count: Callable[[], int]) -> None:
+        self._count = count
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        yield CounterMetricFamily("cairn_sql_statements", "SQL statements run", self._count())
 
 
 def service(
