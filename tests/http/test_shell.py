@@ -73,6 +73,17 @@ def test_public_route_needs_no_token(api: Api) -> None:
     assert api.get("/thing", who=None).status_code == 200
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
+def test_address_that_ends_in_an_empty_id_is_unknown(api: Api, method: str) -> None:
+    """Not the collection: a client that lost its id must not hear "200", or worse delete."""
+    assert api.call(method, "/thing/v1/things/").status_code == (405 if method == "DELETE" else 404)
+    assert api.call(method, "/thing/v1/new/").status_code == 404
+
+
+def test_empty_id_tells_nothing_without_a_token(api: Api) -> None:
+    assert api.get("/thing/v1/things/", who=None).status_code == 401
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "who", "status"),
     [

@@ -59,7 +59,6 @@ class Shell:
             s.name: Policy({**s.policy, **(overrides or {}).get(s.name, {})}) for s in services
         }
         self.app = falcon.asgi.App()
-        self.app.req_options.strip_url_path_trailing_slash = True
         for kind in (Exception, falcon.HTTPError):
             self.app.add_error_handler(kind, self._on_error)
         for service in services:
@@ -73,7 +72,12 @@ class Shell:
             by_path[route.path][route.method].append(route)
         for path, methods in by_path.items():
             full = (service.root + path).rstrip("/") or "/"
-            self.app.add_route(full, self._resource(service, methods))
+            resource = self._resource(service, methods)
+            self.app.add_route(full, resource)
+            # Clients write documents of discovery in both forms. Below them, what follows the last
+            # slash is an id, and none at all is not the same as the collection.
+            if path.count("/") == 1 and full != "/":
+                self.app.add_route(full + "/", resource)
 
     def _resource(self, service: Service, methods: Mapping[str, list[Route]]) -> object:
         """An object with one responder a method, as Falcon wants it."""
@@ -176,6 +180,10 @@ class _Responder:
             target = {**path, "project_id": caller.project_id}
             if not self._policy.allows(route.rule, caller, target):
                 raise Denied(f"Policy does not allow this request: rule '{route.rule}'.")
+        if "" in path.values():
+            raise HttpFault(
+                404, "The resource could not be found: the address ends in an empty id."
+            )
         call: Call[Any] = Call(
             caller=caller,
             path=path,
