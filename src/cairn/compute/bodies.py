@@ -231,7 +231,7 @@ def address(text: str | None, version: int) -> str:
         found = None
     if found is None or found.version != version:
         raise Invalid(f"Invalid input for field/attribute accessIPv{version}: '{text[:60]}'.")
-    return text
+    return str(found)  # One spelling of each address: IPv6 has many.
 
 
 def integer(value: int | str | None, field_name: str, *, minimum: int) -> int | None:

@@ -95,8 +95,10 @@ class Volumes(Protocol):
         """Keep the volume as it is now under another id. Of a volume that no guest has open. < 10 s."""
         ...
 
-    async def begin_live_snapshot(self, volume_id: VolumeId, snapshot_id: SnapshotId) -> BlockNode | None:
-        """For a volume in use: done at once where the engine can (None); else the new layer that the
+    async def begin_live_snapshot(
+        self, volume_id: VolumeId, snapshot_id: SnapshotId
+    ) -> BlockNode | None:
+        """For a volume in use: done at once where the engine can (None); else the new layer, which the
         hypervisor must switch to before `finish_live_snapshot`. Repeatable until finished."""
         ...
 

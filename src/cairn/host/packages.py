@@ -7,6 +7,7 @@ and with folders of its own wherever it would write. The machine's own packages 
 import platform
 import re
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 from cairn.core.errors import Unavailable
@@ -25,7 +26,7 @@ def fetch(names: tuple[str, ...], keep: str, folder: Path, *, suite: str | None 
     for part in ("lists/partial", "archives/partial", "debs"):
         (work / part).mkdir(parents=True)
     (work / "status").touch()
-    world = {
+    world: dict[str, object] = {
         "Dir::State": work,
         "Dir::State::status": work / "status",
         "Dir::State::lists": work / "lists",
@@ -48,13 +49,31 @@ def fetch(names: tuple[str, ...], keep: str, folder: Path, *, suite: str | None 
         }
     elif _lists_are_there():
         # The machine's own lists serve: reading the archive's anew takes longer than the packages do.
-        world["Dir::State::lists"] = SYSTEM_LISTS
-    apt = ["apt-get", "-q", *(f"-o{key}={value}" for key, value in world.items())]
-    if world["Dir::State::lists"] != SYSTEM_LISTS:
-        run([*apt, "update"])
-    plan = run([*apt, "install", "--simulate", "--no-install-recommends", *names])
+        try:
+            _download(names, keep, work, world | {"Dir::State::lists": SYSTEM_LISTS})
+        except Unavailable:
+            pass  # They may be older than the archive is: below they are read anew.
+        else:
+            return _unpack(work, folder)
+    _apt(world, "update")
+    _download(names, keep, work, world)
+    return _unpack(work, folder)
+
+
+def _download(names: tuple[str, ...], keep: str, work: Path, world: Mapping[str, object]) -> None:
+    plan = _apt(world, "install", "--simulate", "--no-install-recommends", *names)
     planned = re.findall(r"^Inst (\S+)", plan, re.MULTILINE)
-    run([*apt, "download", *(name for name in planned if re.fullmatch(keep, name))], work / "debs")
+    wanted = [name for name in planned if re.fullmatch(keep, name)]
+    _apt(world, "download", *wanted, cwd=work / "debs")
+
+
+def _apt(world: Mapping[str, object], *words: str, cwd: Path | None = None) -> str:
+    return run(
+        ["apt-get", "-q", *(f"-o{key}={value}" for key, value in world.items()), *words], cwd
+    )
+
+
+def _unpack(work: Path, folder: Path) -> None:
     for deb in sorted((work / "debs").glob("*.deb")):
         run(["dpkg", "-x", str(deb), str(folder)])
     run(["rm", "-r", str(work)])

@@ -1,13 +1,13 @@
 """Alembic's entry: runs the steps on the connection that `cairn.db.migrate` hands over."""
 
-from typing import Any
+from typing import Any, Literal
 
 from alembic import context
 
 from cairn.db.columns import Json, Time, metadata
 
 
-def render_item(kind: str, item: Any, autogen_context: Any) -> str | bool:
+def render_item(kind: str, item: Any, autogen_context: Any) -> str | Literal[False]:
     """Write our own types as what the database has: a step must not change when the code does."""
     if kind == "type" and isinstance(item, Time):
         return "sa.BigInteger()"
