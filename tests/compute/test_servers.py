@@ -388,3 +388,10 @@ def test_placer_takes_all_that_wait(sqlite: Database) -> None:
     again = asyncio.run(Placer(sqlite).run_once())
     assert again.found == 0
     assert len(world.host.specs()) == len(made) - 1
+
+
+def test_access_addresses_are_shown_in_one_spelling(world: World) -> None:
+    spelled = "0000:0000:0000:0000:0000:babe:220.12.22.2"
+    id_ = world.create(accessIPv4="1.1.1.1", accessIPv6=spelled).json["server"]["id"]
+    shown = world.show(id_)
+    assert (shown["accessIPv4"], shown["accessIPv6"]) == ("1.1.1.1", "::babe:dc0c:1602")
