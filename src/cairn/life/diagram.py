@@ -14,7 +14,7 @@ def page(life: Life[StrEnum]) -> str:
     """The whole page. Sorted, so that the same table is always the same text."""
     return "\n".join(
         [
-            f"# The life of a {life.what}",
+            f"# {life.what.capitalize()}: its states",
             "",
             "Made from the table in the code; a test holds it to that. What the table lacks is",
             "refused with a conflict (409).",
