@@ -6,13 +6,17 @@ PostgreSQL's programs fails them, for a skipped test is no passed test.
 
 import os
 import shutil
+import sqlite3
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import ProgrammingError
 
+import cairn.app  # noqa: F401 - brings the tables of every slice
 from cairn.core.clock import FakeClock
 from cairn.core.ids import SeededRandomness
 from cairn.db.columns import metadata
@@ -72,11 +76,12 @@ def clock() -> FakeClock:
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database(request: pytest.FixtureRequest, clock: FakeClock) -> Iterator[Database]:
     """An empty database with every table, on each engine in turn."""
-    is_sqlite = request.param == "sqlite"
-    url = "sqlite://" if is_sqlite else request.getfixturevalue("postgres_url")
-    db = Database(url, clock=clock, randomness=SeededRandomness(1), inline=True)
-    metadata.drop_all(db.engine)
-    db.create_all()
+    if request.param == "sqlite":
+        db = _open("sqlite://", clock)
+        _fill_with_tables(db)
+    else:
+        db = _open(request.getfixturevalue("postgres_url"), clock)
+        _empty(db)
     yield db
     db.close()
 
@@ -84,7 +89,39 @@ def database(request: pytest.FixtureRequest, clock: FakeClock) -> Iterator[Datab
 @pytest.fixture
 def sqlite(clock: FakeClock) -> Iterator[Database]:
     """An empty SQLite database in memory, for tests in which the engine does not matter."""
-    db = Database("sqlite://", clock=clock, randomness=SeededRandomness(1), inline=True)
-    db.create_all()
+    db = _open("sqlite://", clock)
+    _fill_with_tables(db)
     yield db
     db.close()
+
+
+def _open(url: str, clock: FakeClock) -> Database:
+    return Database(url, clock=clock, randomness=SeededRandomness(1), inline=True)
+
+
+@cache
+def _template() -> bytes:
+    """An empty SQLite database with every table: copied in a millisecond, made in fifty."""
+    with Database("sqlite://", inline=True).engine.connect() as connection:
+        metadata.create_all(connection)
+        connection.commit()
+        driver: sqlite3.Connection = connection.connection.driver_connection
+        return driver.serialize()
+
+
+def _fill_with_tables(db: Database) -> None:
+    with db.engine.connect() as connection:
+        connection.connection.driver_connection.deserialize(_template())
+
+
+def _empty(db: Database) -> None:
+    """Every table and no row. Emptying is a hundred times faster than making the tables again."""
+    deletes = "; ".join(f'DELETE FROM "{table.name}"' for table in metadata.sorted_tables)
+    try:
+        with db.engine.begin() as connection:
+            connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
+            connection.exec_driver_sql(deletes)
+    except ProgrammingError:  # The first test of this run, or one that made tables of its own.
+        with db.engine.begin() as connection:
+            connection.exec_driver_sql("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+        metadata.create_all(db.engine)
