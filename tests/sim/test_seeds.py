@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from cairn.core.ids import ServerId
+from cairn.core.ids import ServerId, VolumeId
+from cairn.drivers.volumes.fake import GIB
 from cairn.sim import checks
 from cairn.sim.checks import ALWAYS
 from cairn.sim.node import SimNode
@@ -61,6 +62,13 @@ def test_checks_see_what_is_left_over(world: World) -> None:
     stranger = ServerId("00000000-0000-4000-8000-00000000dead")
     home.hypervisor._guests[stranger] = home.hypervisor.guests[server_id]
     assert any(stranger in line for line in checks.nothing_is_left_over(world))
+
+
+def test_what_a_guest_grows_is_larger_in_the_pool(world: World) -> None:
+    server_id = settled(world)
+    home = next(n for n in world.nodes if server_id in n.hypervisor.guests)
+    world.do(home.hypervisor.resize_disk(server_id, VolumeId(server_id), 9))
+    assert home.volumes.volumes[VolumeId(server_id)].disk.size_bytes == 9 * GIB
 
 
 def test_a_host_that_boots_while_control_is_down_brings_its_guests_back(world: World) -> None:

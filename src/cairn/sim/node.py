@@ -62,6 +62,7 @@ class SimNode:
         self.roles = ("compute", "network", "storage") if network else ("compute", "storage")
         self.hypervisor = FakeHypervisor(latency_s=0.05)
         self.volumes = FakeVolumes(latency=lambda verb: 0.0 if verb == "look" else 0.02)
+        self.hypervisor.on_resize = self.volumes.grow
         self.networks = FakeNetworks(fabric=fabric, has_network_role=network)
         self.ledger = MemoryLedger()
         self.agent: Agent | None = None

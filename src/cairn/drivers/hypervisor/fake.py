@@ -36,6 +36,9 @@ class FakeHypervisor:
         self.deaf: set[ServerId] = set()  # guests that do not heed the power button
         self.clinging: set[ServerId] = set()  # guests that do not let go of what is unplugged
         self.boots: dict[ServerId, int] = {}  # how often each was started
+        self.on_resize: Callable[[VolumeId, int], None] | None = (
+            None  # a guest grows its disk's file
+        )
         self._sleep = sleep
         self._facts = facts
         self._guests: dict[ServerId, GuestView] = {}
@@ -182,6 +185,8 @@ class FakeHypervisor:
             self._plugged(guest_id, volume_id)
             key = (guest_id, volume_id)
             self._sizes_gib[key] = max(size_gib, self._sizes_gib.get(key, 0))
+            if self.on_resize is not None:
+                self.on_resize(volume_id, size_gib)
 
     async def shut_down(self, guest_id: ServerId) -> None:
         """A guest that is not deaf has obeyed when the next thing on the loop runs."""

@@ -62,6 +62,15 @@ class FakeVolumes:
     def read(self, volume_id: VolumeId, block: int) -> int:
         return self._volume(volume_id).disk.blocks.get(block, 0)
 
+    def grow(self, volume_id: VolumeId, size_gib: int) -> None:
+        """The disk gets larger: what `extend` does, and a guest that has it open."""
+        volume = self._volume(volume_id)
+        size_bytes = max(volume.disk.size_bytes, size_gib * GIB)
+        if (size_bytes - volume.disk.size_bytes) // GIB > self.facts().free_gib:
+            raise NoCapacity("the storage pool is full")
+        disk = replace(volume.disk, size_bytes=size_bytes)
+        self.volumes[volume_id] = replace(volume, disk=disk)
+
     # --- the contract -----------------------------------------------------------------------------
 
     async def start(self) -> None:
@@ -109,12 +118,7 @@ class FakeVolumes:
 
     async def extend(self, volume_id: VolumeId, size_gib: int) -> None:
         await self._enter("extend")
-        volume = self._volume(volume_id)
-        size_bytes = max(volume.disk.size_bytes, size_gib * GIB)
-        if (size_bytes - volume.disk.size_bytes) // GIB > self.facts().free_gib:
-            raise NoCapacity("the storage pool is full")
-        disk = replace(volume.disk, size_bytes=size_bytes)
-        self.volumes[volume_id] = replace(volume, disk=disk)
+        self.grow(volume_id, size_gib)
 
     async def snapshot(self, volume_id: VolumeId, snapshot_id: SnapshotId) -> None:
         await self._enter("snapshot")
