@@ -44,6 +44,8 @@ def test_flavor_is_made_listed_given_and_removed(world: World) -> None:
     ids = [f["id"] for f in world.api.get(f"{P}/flavors?minRam=200").json["flavors"]]
     assert ids == ["1", "9", "m"]
     assert world.api.get(f"{P}/flavors/p").status_code == 404
+    given = world.api.get(f"{P}/flavors/p/os-flavor-access", who="admin").json
+    assert given == {"flavor_access": []}
     page = world.api.get(f"{P}/flavors?limit=1").json
     assert "marker=1" in page["flavors_links"][0]["href"]
     assert world.api.get(f"{P}/flavors?marker=nope").status_code == 400

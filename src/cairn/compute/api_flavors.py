@@ -100,10 +100,7 @@ def create(tx: Tx, call: Call[CreateFlavor]) -> Any:
         is_public=bodies.flag(asked.is_public),
         description=None if asked.description is UNSET else asked.description,
     )
-    made = flavors.create(tx, new)
-    if not made.is_public and call.who.project_id is not None:
-        flavors.grant(tx, call.who, made.id, call.who.project_id)
-    return {"flavor": _shown(call, made)}
+    return {"flavor": _shown(call, flavors.create(tx, new))}
 
 
 def update(tx: Tx, call: Call[UpdateFlavor]) -> Any:
