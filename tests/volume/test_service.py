@@ -13,7 +13,14 @@ from cairn.db.engine import Database, Tx
 from cairn.identity import service as identity
 from cairn.volume import service
 from cairn.volume.control import Placer, choose, place_one
-from cairn.volume.records import Snapshot, SnapshotWish, Volume, VolumeState, VolumeWish
+from cairn.volume.records import (
+    Snapshot,
+    SnapshotState,
+    SnapshotWish,
+    Volume,
+    VolumeState,
+    VolumeWish,
+)
 from tests.callers import CALLERS, P1
 from tests.volume.hosts import Host, broken, host, seen
 
@@ -279,6 +286,43 @@ def test_force_delete_never_takes_a_disk_from_a_server(bench: Bench) -> None:
         bench.do(service.delete, ADMIN, volume.id, force=True)
     bench.do(service.detached, volume.id, SERVER)
     bench.do(service.reserve, ALICE, volume.id)
+    bench.do(service.delete, ADMIN, volume.id, force=True)
+    bench.host.obey()
+    assert bench.is_gone(volume)
+
+
+def test_word_deleting_takes_no_data_from_a_host(bench: Bench) -> None:
+    volume = bench.available()
+    snapshot = bench.snapshot(volume)
+    bench.host.obey()
+    bench.do(service.reset_snapshot_state, ADMIN, snapshot.id, SnapshotState.DELETING)
+    bench.do(service.reset_state, ADMIN, volume.id, V.DELETING)
+    assert [w.id for w in bench.host.wishes()] == [volume.id]
+    assert [s.id for s in bench.host.wishes()[0].snapshots] == [snapshot.id]
+    bench.do(service.reset_snapshot_state, ADMIN, snapshot.id, SnapshotState.AVAILABLE)
+    bench.do(service.reset_state, ADMIN, volume.id, V.AVAILABLE)
+    assert bench.get(volume).state is V.AVAILABLE
+
+
+@pytest.mark.parametrize("word", list(SnapshotState))
+def test_forced_delete_removes_a_snapshot_whatever_it_was_called(
+    bench: Bench, word: SnapshotState
+) -> None:
+    snapshot = bench.snapshot(bench.available())
+    bench.host.obey()
+    bench.do(service.reset_snapshot_state, ADMIN, snapshot.id, word)
+    bench.do(service.delete_snapshot, ADMIN, snapshot.id, force=True)
+    with pytest.raises(Conflict, match="being removed"):
+        bench.do(service.reset_snapshot_state, ADMIN, snapshot.id, SnapshotState.AVAILABLE)
+    bench.do(service.delete_snapshot, ADMIN, snapshot.id, force=True)
+    bench.host.obey()
+    with pytest.raises(NotFound):
+        bench.do(service.get_snapshot, ADMIN, snapshot.id)
+
+
+def test_forced_delete_removes_a_volume_that_was_called_deleting(bench: Bench) -> None:
+    volume = bench.available()
+    bench.do(service.reset_state, ADMIN, volume.id, V.DELETING)
     bench.do(service.delete, ADMIN, volume.id, force=True)
     bench.host.obey()
     assert bench.is_gone(volume)

@@ -68,7 +68,7 @@ VOLUME_LIFE: Life[VolumeState] = Life(
         (V.ERROR_EXTENDING, "detached"): V.ERROR_EXTENDING,
         (V.ERROR_EXTENDING, "delete"): V.DELETING,
     }
-    | {(s, f"reset to {t}"): t for s in V for t in RESETTABLE if s is not V.DELETING},
+    | {(s, f"reset to {t}"): t for s in V for t in RESETTABLE},
 )
 
 
@@ -77,6 +77,7 @@ class SnapshotState(StrEnum):
     AVAILABLE = "available"
     ERROR = "error"
     DELETING = "deleting"
+    ERROR_DELETING = "error_deleting"  # only an administrator says so
 
 
 S = SnapshotState
@@ -89,8 +90,9 @@ SNAPSHOT_LIFE: Life[SnapshotState] = Life(
         (S.AVAILABLE, "delete"): S.DELETING,
         (S.ERROR, "made"): S.AVAILABLE,
         (S.ERROR, "delete"): S.DELETING,
+        (S.ERROR_DELETING, "delete"): S.DELETING,
     }
-    | {(s, f"reset to {t}"): t for s in S for t in S if s is not S.DELETING},
+    | {(s, f"reset to {t}"): t for s in S for t in S},
 )
 
 
@@ -126,7 +128,7 @@ class Volume(Struct, frozen=True, kw_only=True):
     is_bootable: bool
     is_readonly: bool | None  # None: never said
     trouble: str | None  # why it is not as wished, for its owner
-    gone_number: int | None  # the first spec of its node that lacked it
+    gone_number: int | None  # the first spec of its node that lacked it; None: it is to stay
     seen_number: int
     created_at: datetime
     updated_at: datetime | None

@@ -144,7 +144,7 @@ def delete(
             f"Volume {found.id} is {found.state}: server {found.attachments[0].server_id} has it."
         )
     if force and not VOLUME_LIFE.allows(found.state, "delete"):
-        store.move_volume(tx, found, f"reset to {VolumeState.ERROR}")
+        reset_state(tx, who, volume_id, VolumeState.ERROR)
         found = get(tx, who, volume_id)
     VOLUME_LIFE.require(found.state, "delete")
     kept = store.snapshots_of(tx, [found.id]).get(found.id, [])
@@ -160,7 +160,7 @@ def delete(
     gone_number = fleet.touch(tx, found.node_id)
     store.move_volume(tx, found, "delete", gone_number=gone_number)
     for snapshot in kept:
-        if snapshot.state is not SnapshotState.DELETING:
+        if snapshot.gone_number is None:
             store.move_snapshot(tx, snapshot, "delete", gone_number=gone_number)
 
 
@@ -184,8 +184,13 @@ def extend(tx: Tx, who: Caller, volume_id: VolumeId, size_gib: int, *, even_in_u
 
 
 def reset_state(tx: Tx, who: Caller, volume_id: VolumeId, state: VolumeState) -> None:
-    """An administrator's word about what a volume is; the next report may know better."""
+    """An administrator's word about what a volume is; the next report may know better.
+
+    "deleting" is a word too: only `delete` takes data from a host, and what it took has no way back.
+    """
     found = get(tx, who, volume_id)
+    if found.gone_number is not None:
+        raise Conflict(f"Volume {found.id} is being removed from its host.")
     if state is not found.state:
         store.move_volume(tx, found, f"reset to {state}")
 
@@ -336,7 +341,10 @@ def delete_snapshot(tx: Tx, who: Caller, snapshot_id: SnapshotId, *, force: bool
     """Wish the snapshot gone; volumes made from it live on. Raises NotFound, Conflict."""
     found = get_snapshot(tx, who, snapshot_id)
     if force and not SNAPSHOT_LIFE.allows(found.state, "delete"):
-        return  # it is going already
+        if found.gone_number is not None:
+            return  # it is going already
+        reset_snapshot_state(tx, who, snapshot_id, SnapshotState.ERROR)
+        found = get_snapshot(tx, who, snapshot_id)
     SNAPSHOT_LIFE.require(found.state, "delete")
     _require_idle(tx, found)
     volume = store.find_volume(tx, found.volume_id)
@@ -348,7 +356,10 @@ def delete_snapshot(tx: Tx, who: Caller, snapshot_id: SnapshotId, *, force: bool
 def reset_snapshot_state(
     tx: Tx, who: Caller, snapshot_id: SnapshotId, state: SnapshotState
 ) -> None:
+    """As `reset_state`."""
     found = get_snapshot(tx, who, snapshot_id)
+    if found.gone_number is not None:
+        raise Conflict(f"Snapshot {found.id} is being removed from its host.")
     if state is not found.state:
         store.move_snapshot(tx, found, f"reset to {state}")
 
@@ -373,7 +384,7 @@ take_report = sightings.take_report
 
 def volumes_of(tx: Tx, node_id: NodeId) -> tuple[VolumeSpec, ...]:
     """All volumes that should exist on the host, with their snapshots, by id."""
-    wanted = [v for v in store.volumes_on(tx, node_id) if v.state is not VolumeState.DELETING]
+    wanted = [v for v in store.volumes_on(tx, node_id) if v.gone_number is None]
     snapshots = store.snapshots_of(tx, [v.id for v in wanted])
     return tuple(_spec(v, snapshots.get(v.id, [])) for v in wanted)
 
@@ -389,7 +400,7 @@ def claimed_gib(tx: Tx) -> dict[NodeId, int]:
 
 
 def _spec(volume: Volume, snapshots: list[Snapshot]) -> VolumeSpec:
-    wanted = sorted(s.id for s in snapshots if s.state is not SnapshotState.DELETING)
+    wanted = sorted(s.id for s in snapshots if s.gone_number is None)
     return VolumeSpec(
         id=volume.id,
         size_gib=volume.size_gib,
