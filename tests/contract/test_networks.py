@@ -93,12 +93,12 @@ async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
         return
     with ovn_rig.lab() as lab:
         options = lab.options()
+        made = Bench(OvnNetworks(options), again=lambda: OvnNetworks(options))
         try:
-            made = Bench(OvnNetworks(options), again=lambda: OvnNetworks(options))
             await made.engine.start(made.changed.set)
             yield made
-            await made.engine.close()
         finally:
+            await made.engine.close()
             await tear_down(options)
 
 

@@ -24,7 +24,7 @@ from cairn.core.ids import (
 )
 from cairn.drivers.contracts import NetworksView, Tap
 from cairn.drivers.networks.layout import OvnOptions
-from cairn.drivers.networks.ovn import OvnNetworks
+from cairn.drivers.networks.ovn import OvnNetworks, tear_down
 from cairn.wire.report import EngineSeen
 from cairn.wire.spec import (
     FloatingSpec,
@@ -84,6 +84,11 @@ class World:
     async def start(self) -> None:
         await self.engine.start(self.changed.set)
         await self.engine.apply_zone(self.zone)
+
+    async def end(self) -> None:
+        """Close first: a driver that lives starts its daemons again."""
+        await self.engine.close()
+        await tear_down(self.options)
 
     async def boot(self, *names: str) -> None:
         """Plug the ports and put a guest with a lease behind each (no lease is fine for the test to see)."""

@@ -14,7 +14,6 @@ from tests.host import ovn_rig
 from tests.host.ovn_rig import OUTSIDE_IP
 from tests.host.ovn_world import ADDRESSES, FLOATING_IP, MTU, ROUTER_IP, World
 
-from cairn.drivers.networks.ovn import tear_down
 from cairn.wire.spec import AddressPair, GroupRuleSpec
 
 pytestmark = [pytest.mark.host, pytest.mark.asyncio(loop_scope="module")]
@@ -38,9 +37,8 @@ async def world() -> AsyncIterator[World]:
             yield made
             for server in servers:
                 server.close()
-            await made.engine.close()
         finally:
-            await tear_down(made.options)
+            await made.end()
 
 
 async def test_a_lease_tells_mtu_name_servers_routes_and_name(world: World) -> None:

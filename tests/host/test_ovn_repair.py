@@ -39,9 +39,8 @@ async def world(lab: Lab) -> AsyncIterator[World]:
     try:
         await made.start()
         yield made
-        await made.engine.close()
     finally:
-        await tear_down(made.options)
+        await made.end()
 
 
 async def boot_with_leases(world: World, *names: str) -> None:
@@ -216,20 +215,20 @@ async def test_rows_that_somebody_damaged_are_repaired(world: World) -> None:
     assert FLOATING_IP in northbound("lr-nat-list", world.id("router"))
 
 
-async def test_the_end_leaves_nothing(lab: Lab) -> None:
-    before = everything(lab)
-    world = World(lab, lab.options())
-    await world.start()
+EMPTY: tuple[list[str], list[str], list[str], str] = (["lo", "nic0"], [], [], "")
+
+
+async def test_the_end_leaves_nothing(world: World) -> None:
     metadata = world.front.metadata_port
     assert metadata is not None
     await boot_with_leases(world, "web")
     await world.engine.open_metadata(metadata)
-    assert everything(lab) != before
+    assert everything(world.lab) != EMPTY
     world.guests["web"].close()
     await world.engine.close()
     for _ in range(2):
         await tear_down(world.options)
-        assert everything(lab) == before
+        assert everything(world.lab) == EMPTY
 
 
 async def test_after_the_end_comes_a_new_beginning(world: World) -> None:
@@ -243,17 +242,14 @@ async def test_after_the_end_comes_a_new_beginning(world: World) -> None:
     assert (await world.dhcp("web"))["ip"] == ADDRESSES["web"]
 
 
-async def test_the_end_needs_no_daemon_that_works(lab: Lab) -> None:
-    before = everything(lab)
-    world = World(lab, lab.options())
-    await world.start()
+async def test_the_end_needs_no_daemon_that_works(world: World) -> None:
     await world.plug("web")
     engines = (await world.engine.look()).engines
     await world.engine.close()
     for engine in engines:
         os.kill(engine.pid, signal.SIGKILL)
     await tear_down(world.options)
-    assert everything(lab) == before
+    assert everything(world.lab) == EMPTY
 
 
 def everything(lab: Lab) -> tuple[list[str], list[str], list[str], str]:
@@ -275,8 +271,8 @@ async def running(options: OvnOptions) -> AsyncIterator[OvnNetworks]:
     try:
         await engine.start(lambda: None)
         yield engine
-        await engine.close()
     finally:
+        await engine.close()
         await tear_down(options)
 
 
@@ -293,9 +289,8 @@ async def test_a_host_without_a_spare_card_is_itself_the_outside(lab: Lab) -> No
         assert await world.fetch("peer", OUTSIDE_IP, 8080) == ROUTER_IP
         web.close()
         host.close()
-        await world.engine.close()
     finally:
-        await tear_down(world.options)
+        await world.end()
 
 
 async def test_a_card_with_an_address_is_refused_by_name(lab: Lab) -> None:
