@@ -94,8 +94,8 @@ class Actor:
     async def _open_metadata(self, step: plan.OpenMetadata) -> None:
         networks = self._drivers.networks
         await networks.open_metadata(step.network)
-        if step.network_id not in self._metadata.served:
-            await self._metadata.serve(step.network_id, networks.metadata_socket(step.network_id))
+        # Also where somebody answered before: the network's namespace may be another one by now.
+        await self._metadata.serve(step.network_id, networks.metadata_socket(step.network_id))
 
     async def _guest(self, step: plan.GuestStep) -> None:
         hypervisor, volumes = self._drivers.hypervisor, self._drivers.volumes
