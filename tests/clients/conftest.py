@@ -105,6 +105,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The SDK warns its own users of its own next release in every call; that says nothing of ours."""
     for item in items:
         if item.path.parent == Path(__file__).parent:
-            item.add_marker(
-                pytest.mark.filterwarnings("ignore::openstack.warnings.OpenStackDeprecationWarning")
-            )
+            item.add_marker(pytest.mark.filterwarnings("ignore::PendingDeprecationWarning"))

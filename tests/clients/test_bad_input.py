@@ -158,10 +158,6 @@ def test_a_flavor_larger_than_the_host_ends_in_a_fault_that_says_so(admin: Any, 
         demo.compute.delete_server(server)
         demo.compute.wait_for_delete(server, wait=60)
         assert list(demo.network.ports(device_id=server.id)) == []
-        inventory = admin.placement.get("/resource_providers").json()["resource_providers"]
-        for provider in inventory:
-            claims = admin.placement.get(f"/resource_providers/{provider['uuid']}/allocations")
-            assert server.id not in claims.json()["allocations"]
     finally:
         admin.compute.delete_flavor(flavor)
 

@@ -54,7 +54,7 @@ def test_a_token_signs_in_and_the_catalog_names_every_service(room: Room, demo: 
     again = Session(auth=auth, verify=str(room.settings.certs_dir / "ca.crt"))
     assert again.get_project_id() == demo.current_project_id
     types = {service["type"] for service in demo.service_catalog}
-    assert types >= {"identity", "image", "network", "compute", "block-storage", "placement"}
+    assert types >= {"identity", "image", "network", "compute", "block-storage"}
 
 
 def test_the_command_line_shows_users_and_catalog(cli: Callable[..., Any]) -> None:
