@@ -195,7 +195,7 @@ def test_volume_is_attached_and_detached(world: World) -> None:
     }  # fmt: skip
     assert world.volume(volume_id).state == "attaching"
     again = world.api.post(path, {"volumeAttachment": {"volumeId": volume_id}})
-    assert again.status_code == 409
+    assert again.status_code == 400
     world.host.obey()
     assert world.volume(volume_id).state == "in-use"
     assert world.show(id_)["os-extended-volumes:volumes_attached"] == [{"id": volume_id}]
@@ -395,3 +395,28 @@ def test_access_addresses_are_shown_in_one_spelling(world: World) -> None:
     id_ = world.create(accessIPv4="1.1.1.1", accessIPv6=spelled).json["server"]["id"]
     shown = world.show(id_)
     assert (shown["accessIPv4"], shown["accessIPv6"]) == ("1.1.1.1", "::babe:dc0c:1602")
+
+
+def test_servers_are_found_by_address(world: World) -> None:
+    here, there = world.active(), world.active()
+    ip = world.show(here)["addresses"]["net"][0]["addr"]
+    for text in (ip, f"^{ip}$", ip.replace(".", "\\.") + "$"):
+        assert _ids_by(world, f"ip={text}") >= {here}
+    assert _ids_by(world, f"ip=^{ip}$") == {here}
+    assert _ids_by(world, "ip=10.1.") == {here, there}
+    assert _ids_by(world, f"ip=^{ip}$&uuid={there}") == set()
+    assert _ids_by(world, "ip6=10.1.") == set()
+    assert _ids_by(world, f"ip=^{ip}$", who="bob") == set()
+    assert world.api.get("/compute/v2.1/servers?ip=(a%2B)%2B").status_code == 400
+
+
+def test_all_tenants_needs_no_value(world: World) -> None:
+    id_ = world.create().json["server"]["id"]
+    assert id_ not in _ids_by(world, "", who="admin")
+    assert id_ in _ids_by(world, "all_tenants=", who="admin")
+    assert world.api.get("/compute/v2.1/servers?all_tenants=").status_code == 403
+
+
+def _ids_by(world: World, query: str, who: str = "alice") -> set[str]:
+    answer = world.api.get(f"/compute/v2.1/servers?{query}", who=who)
+    return {server["id"] for server in answer.json["servers"]}

@@ -21,10 +21,12 @@ from cairn.http.call import Call
 from cairn.http.routes import Reply, Route
 from cairn.http.versions import Version
 from cairn.network import service as network
+from cairn.network.records import AddressPart
 
 ATTRIBUTES = "os_compute_api:os-extended-server-attributes"
 COUNT_MAX = 1000  # servers of one call; a project's limits end it long before
 QUANTIFIERS_MAX = 3  # of a name's pattern: more make matching slow without bound
+_ADDRESS_PATTERN = re.compile(r"(\^?)((?:[0-9A-Fa-f:.]|\\\.)*)(\$?)")
 
 
 def create(tx: Tx, call: Call[CreateServer]) -> Reply:
@@ -230,9 +232,8 @@ def _disk(disk: NewDisk, minor: int) -> DiskWish:
 
 
 def _found(tx: Tx, call: Call[None], everywhere_rule: str) -> list[Server]:
-    everywhere = call.query.boolean("all_tenants") or False
-    if "all_projects" in call.query:
-        everywhere = call.query.boolean("all_projects") or False
+    word = "all_projects" if "all_projects" in call.query else "all_tenants"
+    everywhere = call.query.get(word) == "" or call.query.boolean(word) or False
     if everywhere:
         call.require(everywhere_rule)
     search = _search(tx, call)
@@ -332,8 +333,28 @@ def _pattern(text: str | None) -> str | None:
 
 
 def _ids(tx: Tx, call: Call[None]) -> tuple[ServerId, ...] | None:
+    """Servers asked for by id, by address, or by both."""
     wanted = call.query.all("uuid")
-    return tuple(ServerId(text) for text in wanted) if wanted else None
+    found = {ServerId(text) for text in wanted} if wanted else None
+    for key, version in (("ip", 4), ("ip6", 6)):
+        if (text := call.query.get(key)) is not None:
+            there = network.servers_with_address(tx, call.who, _address_part(key, text), version)
+            found = there if found is None else found & there
+    return None if found is None else tuple(sorted(found))
+
+
+def _address_part(key: str, text: str) -> AddressPart:
+    """Nova matches by regular expression; of that language, what addresses need: ^, $ and \\. are known."""
+    match = _ADDRESS_PATTERN.fullmatch(text)
+    if match is None or len(text) > 80:
+        raise Invalid(
+            f"Query parameter '{key}': part of an address, with ^ before its beginning and $ after "
+            f"its end, not '{text[:80]}'."
+        )
+    begins, part, ends = match.groups()
+    return AddressPart(
+        text=part.replace("\\", "").lower(), is_beginning=bool(begins), is_end=bool(ends)
+    )
 
 
 def _power_state(text: str | None) -> int | None:

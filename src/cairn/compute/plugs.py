@@ -66,7 +66,10 @@ def attach_volume(
     tag: str | None = None,
     delete_on_termination: bool = False,
 ) -> Disk:
-    """Promise that the volume will be plugged into the server. Raises NotFound, Conflict."""
+    """Promise that the volume will be plugged into the server.
+
+    Raises NotFound, Conflict, Invalid: the volume is not to be had.
+    """
     server = changeable(tx, who, server_id, "attach")
     found = volumes.get(tx, who, volume_id)
     if server.node_id is not None and found.node_id is None:
@@ -79,7 +82,10 @@ def attach_volume(
     has = store.disks_of(tx, [server.id]).get(server.id, [])
     taken = [d.device for d in has] + (["vda"] if server.root_gib else [])
     name = device_named(device, taken) or device_after(taken)
-    volumes.attach(tx, who, found.id, server.id, name)
+    try:
+        volumes.attach(tx, who, found.id, server.id, name)
+    except Conflict as error:  # What the request names is wrong, not the server's state.
+        raise Invalid(f"Invalid volume: {error.message}") from error
     number = fleet.touch(tx, server.node_id) if server.node_id else 0
     disk = Disk(
         id=tx.new_id(),

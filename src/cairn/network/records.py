@@ -247,6 +247,14 @@ class Group(Struct, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
 
 
+class AddressPart(Struct, frozen=True, kw_only=True):
+    """What an address must contain, perhaps at its beginning or end."""
+
+    text: str  # hexadecimal digits, dots and colons
+    is_beginning: bool = False
+    is_end: bool = False
+
+
 class ServerPort(Struct, frozen=True, kw_only=True):
     """A server's port, with what compute shows of it."""
 

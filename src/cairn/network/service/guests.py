@@ -8,7 +8,7 @@ from cairn.core.ids import NodeId, PortId, ServerId
 from cairn.db.engine import Tx
 from cairn.fleet import service as fleet
 from cairn.network import compile as compiler
-from cairn.network.records import COMPUTE_OWNER, Network, Port, ServerPort
+from cairn.network.records import COMPUTE_OWNER, AddressPart, Network, Port, ServerPort
 from cairn.network.service import ports as port_service
 from cairn.network.store import agents as agent_store
 from cairn.network.store import groups as group_store
@@ -79,6 +79,11 @@ def unbind_port(tx: Tx, port_id: PortId) -> None:
 def server_ports(tx: Tx, server_ids: Iterable[ServerId]) -> dict[ServerId, tuple[ServerPort, ...]]:
     """The ports of each server in the order in which they were made. One statement for all of them."""
     return server_port_store.server_ports(tx, server_ids)
+
+
+def servers_with_address(tx: Tx, who: Caller, part: AddressPart, version: int) -> set[ServerId]:
+    """The servers in the caller's reach of which an address of this IP version is like that."""
+    return server_port_store.servers_with_address(tx, who.reach, part, version)
 
 
 def ports_of(tx: Tx, node_id: NodeId) -> tuple[PortSpec, ...]:

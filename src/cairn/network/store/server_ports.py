@@ -10,11 +10,13 @@ from typing import Any
 from msgspec import Struct
 from sqlalchemy import and_, bindparam, select
 
-from cairn.core.ids import PortId, ServerId
+from cairn.core.ids import PortId, ProjectId, ServerId
 from cairn.db.engine import Tx
-from cairn.network.records import Address, ServerPort
+from cairn.network.records import Address, AddressPart, ServerPort
 from cairn.network.store.resources import chunks
 from cairn.network.store.tables import addresses, floating_ips, networks, ports
+
+SERVERS_MAX = 1000  # found by one address
 
 _QUERY = (
     select(
@@ -76,3 +78,21 @@ def server_ports(tx: Tx, server_ids: Iterable[ServerId]) -> dict[ServerId, tuple
         )
         found[shown.server_id] = (*found.get(shown.server_id, ()), shown)
     return found
+
+
+def servers_with_address(
+    tx: Tx, reach: ProjectId | None, part: AddressPart, version: int
+) -> set[ServerId]:
+    """Servers of which a port has such an address; at most a page of them."""
+    pattern = f"{'' if part.is_beginning else '%'}{part.text}{'' if part.is_end else '%'}"
+    query = (
+        select(ports.c.device_id)
+        .join(addresses, addresses.c.port_id == ports.c.id)
+        .where(ports.c.device_owner.startswith("compute:"), addresses.c.ip.like(pattern))
+        .where(addresses.c.ip.contains(":") if version == 6 else ~addresses.c.ip.contains(":"))
+        .distinct()
+        .limit(SERVERS_MAX)
+    )
+    if reach is not None:
+        query = query.where(ports.c.project_id == reach)
+    return {ServerId(row.device_id) for row in tx.execute(query)}
