@@ -299,12 +299,31 @@ def _precise(at: datetime) -> str:
 
 # --- extensions --------------------------------------------------------------------------------------
 
-_EXTENSIONS = (
-    "os-availability-zone", "os-config-drive", "os-consoles", "os-console-output", "os-extended-status",
-    "os-extended-volumes", "os-attach-interfaces", "os-hypervisors", "os-instance-actions", "os-keypairs",
-    "os-quota-sets", "os-remote-consoles", "os-server-tags", "os-services", "os-simple-tenant-usage",
-    "os-user-data", "os-volumes", "flavors", "limits", "servers", "server-metadata",
-)  # fmt: skip
+_EXTENSIONS = {
+    "os-availability-zone": "AvailabilityZone",
+    "os-config-drive": "ConfigDrive",
+    "os-consoles": "Consoles",
+    "os-console-output": "ConsoleOutput",
+    "os-extended-status": "ExtendedStatus",
+    "os-extended-volumes": "ExtendedVolumes",
+    "os-attach-interfaces": "AttachInterfaces",
+    "os-hosts": "Hosts",
+    "os-hypervisors": "Hypervisors",
+    "os-instance-actions": "InstanceActions",
+    "os-keypairs": "Keypairs",
+    "os-quota-sets": "Quotas",
+    "os-remote-consoles": "Consoles",
+    "os-server-tags": "ServerTags",
+    "os-services": "Services",
+    "os-simple-tenant-usage": "SimpleTenantUsage",
+    "os-user-data": "UserData",
+    "os-volumes": "Volumes",
+    "flavors": "Flavors",
+    "limits": "Limits",
+    "servers": "Servers",
+    "server-metadata": "ServerMetadata",
+}
+"""Name by alias, as when each of these was a part of its own."""
 
 
 def list_extensions(tx: Tx, call: Call[None]) -> Any:
@@ -321,7 +340,7 @@ def show_extension(tx: Tx, call: Call[None]) -> Any:
 def _extension(alias: str) -> dict[str, Any]:
     return {
         "alias": alias,
-        "name": alias,
+        "name": _EXTENSIONS[alias],
         "description": "",
         "links": [],
         "namespace": "http://docs.openstack.org/compute/ext/fake_xml",
