@@ -20,6 +20,7 @@ import msgspec
 from bench import cloud, fill
 from bench.bare import Canned
 from bench.client import Client
+from bench.cloud import Dev
 from bench.processes import cpu_s
 from bench.table import Result, ratio
 from cairn import settings as settings_file
@@ -40,12 +41,11 @@ LISTS = 12
 CHECKS = 20_000
 
 
-def run() -> list[Result]:
-    with cloud.dev(hosts=fill.hosts_for(SERVERS)) as dev:
-        with dev.client() as client:
-            fill.servers(client, SERVERS)
-        with _installation(dev.database()) as settings, _control(settings) as pid:
-            return [_requests(settings, pid), _checks()]
+def run(dev: Dev) -> list[Result]:
+    with dev.client() as client:
+        fill.up_to(client, SERVERS)
+    with _installation(dev.database()) as settings, _control(settings) as pid:
+        return [_requests(settings, pid), _checks()]
 
 
 @contextmanager

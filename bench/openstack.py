@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from bench import cloud, fill
 from bench.client import Client, sign_in_body
-from bench.cloud import Whole
+from bench.cloud import Dev, Whole
 from bench.processes import cpu_of
 from bench.table import Result
 from cairn.sim.dev import PASSWORD
@@ -62,7 +62,6 @@ PORTS = 1000
 SERVERS = 1000
 SINGLES = 10
 REAL_SINGLES = 3
-HOSTS = 10
 GONE_S_MAX = 60.0
 _COMPUTE, _NETWORK = "/compute/v2.1", "/network/v2.0"
 
@@ -100,9 +99,9 @@ class _Meter:
                 do()
 
 
-def on_fake_engines() -> list[Result]:
-    """Everything that OpenStack's table has."""
-    with cloud.dev(hosts=max(HOSTS, fill.hosts_for(SERVERS))) as dev, dev.client() as client:
+def on_fake_engines(dev: Dev) -> list[Result]:
+    """Everything that OpenStack's table has; `dev` is new, and has 1,000 servers afterwards."""
+    with dev.client() as client:
         meter = _Meter(lambda: [dev.pid])
         network = fill.network(client)
         _tokens(meter, client)
@@ -266,5 +265,5 @@ def _bursts(meter: _Meter, client: Client, network: str) -> None:
     with meter.of("each of 100 servers at once, no network", 100):
         fill.servers(client, 100)
     _list(meter, client, "GET /servers/detail, 100 servers", f"{path}100", 100)
-    fill.servers(client, SERVERS - 100)
+    fill.up_to(client, SERVERS)
     _list(meter, client, "GET /servers/detail, 1,000 servers", f"{path}1000", SERVERS)
