@@ -111,16 +111,13 @@ def _server(
         )
 
 
-_seen: set[int] = set()
-
-
 def _qemu_in(home: Path) -> int | None:
     """The newest process that stands in the guest's directory."""
     if not home.exists():
         return None
     newest = int(Path("/proc/loadavg").read_text().split()[-1])
     for pid in range(newest, max(newest - 400, 1), -1):
-        if pid not in _seen and cloud.cwd(pid) == str(home):
+        if cloud.cwd(pid) == str(home):
             with contextlib.suppress(OSError):
                 if Path(f"/proc/{pid}/comm").read_text().startswith("qemu"):
                     return pid

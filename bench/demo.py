@@ -21,11 +21,16 @@ from cairn import settings as settings_file
 DEMO_S_MAX = 300.0
 _LAUNCHER = re.compile(r"cairn: (.+): done in (\d+) s")
 _STEP = re.compile(r"✓ (.+): ([\d.]+) s")
-_FETCH = """
+_ENGINES = """
 import pathlib, sys
 from cairn.host import engines
 cache = pathlib.Path(sys.argv[1])
 engines.ensure_ovs(cache), engines.ensure_novnc(cache)
+"""
+_IMAGE = """
+import pathlib, sys
+from cairn.host import images
+images.ensure_probe(pathlib.Path(sys.argv[1]))
 """
 
 Taken = list[tuple[str, float]]
@@ -44,7 +49,8 @@ def run() -> list[Result]:
         _command("git clone", taken, "git", "clone", "-q", str(cloud.ROOT), str(clone))
         _launch(taken, clone)
         python = str(clone / ".venv" / "bin" / "python")
-        _command("fetching the network engine", taken, python, "-c", _FETCH, str(cache))
+        _command("fetching the network engine", taken, python, "-c", _ENGINES, str(cache))
+        _command("building the guest image", taken, python, "-c", _IMAGE, str(cache))
         with cloud.namespace():
             try:
                 _launch(taken, clone, "up", "--demo", "--state", str(state))
