@@ -6,9 +6,16 @@ from typing import Any
 import pytest
 
 from cairn.compute.control import Placer
-from cairn.db.engine import Database
+from cairn.core.ids import ServerId
+from cairn.db.engine import Database, Tx
+from cairn.network import service as network
+from cairn.network.service import groups as network_groups
+from cairn.network.wishes import GroupWish
 from cairn.wire.report import GuestState
+from tests.callers import CALLERS
 from tests.compute.world import World, at, tired
+
+ALICE = CALLERS["alice"]
 
 
 @pytest.fixture
@@ -420,3 +427,40 @@ def test_all_tenants_needs_no_value(world: World) -> None:
 def _ids_by(world: World, query: str, who: str = "alice") -> set[str]:
     answer = world.api.get(f"/compute/v2.1/servers?{query}", who=who)
     return {server["id"] for server in answer.json["servers"]}
+
+
+def test_security_groups_are_given_and_taken_on_all_ports(world: World) -> None:
+    id_ = ServerId(world.active())
+    path = f"/compute/v2.1/servers/{id_}/action"
+
+    def act(action: str, name: object, who: str = "alice") -> int:
+        status: int = world.api.post(path, {action: {"name": name}}, who=who).status_code
+        return status
+
+    def names() -> list[str]:
+        return [g["name"] for g in world.show(id_).get("security_groups", [])]
+
+    def look(tx: Tx) -> set[tuple[str, ...]]:
+        ports = network.server_ports(tx, [id_])[id_]
+        return {network.get_port(tx, ALICE, port.port_id).group_ids for port in ports}
+
+    def on_ports() -> set[tuple[str, ...]]:
+        return world.database.read_now(look)
+
+    wish = GroupWish(name="web")
+    web = world.database.write_now(lambda tx: network_groups.create_group(tx, ALICE, wish)).id
+    ((default,),) = on_ports()
+    assert act("addSecurityGroup", "web") == 202
+    assert act("addSecurityGroup", "web") == 202
+    assert names() == ["default", "web"]
+    assert on_ports() == {tuple(sorted((default, web)))}
+    assert act("removeSecurityGroup", "default") == 202
+    assert act("removeSecurityGroup", "default") == 404
+    assert on_ports() == {(web,)}
+    assert act("removeSecurityGroup", web) == 202
+    assert on_ports() == {()}
+    assert "security_groups" not in world.show(id_)
+    assert act("addSecurityGroup", "nothing") == 404
+    assert act("addSecurityGroup", 7) == 400
+    assert act("addSecurityGroup", "web", who="bob") == 404
+    assert act("addSecurityGroup", "web", who="rita") == 403

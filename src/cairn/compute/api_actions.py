@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from cairn.compute import console, service, shapes
+from cairn.compute import console, firewall, service, shapes
 from cairn.compute.api_servers import server_id
 from cairn.compute.bodies import OpenConsole
 from cairn.compute.records import Action, ServerState
@@ -81,12 +81,31 @@ def _open_vnc(tx: Tx, call: Call[Any], asked: Any) -> Reply:
     return Reply(body={"console": {"type": kind, "url": _screen_url(tx, call)}}, status=200)
 
 
+def _add_group(tx: Tx, call: Call[Any], asked: Any) -> Reply:
+    firewall.add_group(tx, call.who, server_id(call), _group_name(asked))
+    return Reply(status=202)
+
+
+def _remove_group(tx: Tx, call: Call[Any], asked: Any) -> Reply:
+    firewall.remove_group(tx, call.who, server_id(call), _group_name(asked))
+    return Reply(status=202)
+
+
+def _group_name(asked: Any) -> str:
+    name = asked.get("name") if isinstance(asked, dict) and set(asked) == {"name"} else None
+    if not isinstance(name, str) or not 1 <= len(name) <= 255:
+        raise Invalid("Invalid input for field/attribute name: a security group's name or id.")
+    return name
+
+
 ACTIONS = {
     "os-start": Known("os_compute_api:servers:start", _start),
     "os-stop": Known("os_compute_api:servers:stop", _stop),
     "reboot": Known("os_compute_api:servers:reboot", _reboot),
     "forceDelete": Known("os_compute_api:os-deferred-delete:force", _force_delete),
     "os-resetState": Known("os_compute_api:os-admin-actions:reset_state", _reset_state),
+    "addSecurityGroup": Known("os_compute_api:os-security-groups:add", _add_group),
+    "removeSecurityGroup": Known("os_compute_api:os-security-groups:remove", _remove_group),
     "os-getVNCConsole": Known("os_compute_api:os-remote-consoles", _open_vnc, until=5),
 }
 CONSOLE_LOG = "os-getConsoleOutput"

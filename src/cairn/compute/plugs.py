@@ -12,7 +12,7 @@ from cairn.core.ids import PortId, ServerId, VolumeId
 from cairn.db.engine import Tx
 from cairn.fleet import service as fleet
 from cairn.network import service as network
-from cairn.network.records import COMPUTE_OWNER, Search
+from cairn.network.records import COMPUTE_OWNER, Group, Search
 from cairn.network.service import groups as network_groups
 from cairn.network.wishes import FixedIpWish, PortWish
 from cairn.volume import service as volumes
@@ -250,17 +250,18 @@ def group_ids(tx: Tx, who: Caller, names: tuple[str, ...]) -> tuple[str, ...] | 
     Raises NotFound, Conflict for a name that several have."""
     if names in ((), (DEFAULT_GROUP,)):
         return UNSET
-    return tuple(_group_id(tx, who, name) for name in names)
+    return tuple(group_named(tx, who, name).id for name in names)
 
 
-def _group_id(tx: Tx, who: Caller, name: str) -> str:
+def group_named(tx: Tx, who: Caller, name: str) -> Group:
+    """The caller's group of this name or id. Raises NotFound, Conflict."""
     for attribute in ("name", "id"):
         wanted = Search(filters=((attribute, (name,)), ("project_id", (who.home,))))
         found = network_groups.find_groups(tx, who, wanted)
         if len(found) > 1:
             raise Conflict(f"Multiple security groups found matching '{name[:255]}'. Use an ID.")
         if found:
-            return found[0].id
+            return found[0]
     raise NotFound(f"Security group {name[:255]} not found for project {who.home}.")
 
 

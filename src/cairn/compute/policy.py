@@ -23,6 +23,8 @@ POLICY: Mapping[str, str] = {
     "os_compute_api:servers:start": MEMBER,
     "os_compute_api:servers:stop": MEMBER,
     "os_compute_api:servers:reboot": MEMBER,
+    "os_compute_api:os-security-groups:add": MEMBER,
+    "os_compute_api:os-security-groups:remove": MEMBER,
     "os_compute_api:os-deferred-delete:force": MEMBER,
     "os_compute_api:os-admin-actions:reset_state": ADMIN,
     "os_compute_api:os-console-output": MEMBER,

@@ -177,7 +177,7 @@ def _belongings(server: Server, frame: Frame) -> Body:
             for disk in disks
         ],
     }
-    if frame.ports.get(server.id):
+    if frame.ports.get(server.id) and server.groups:
         body["security_groups"] = [{"name": name} for name in server.groups]
     return body
 
