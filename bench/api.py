@@ -26,6 +26,7 @@ from bench.table import Result, ratio
 from cairn import settings as settings_file
 from cairn.core.clock import SystemClock
 from cairn.core.ids import DomainId, ProjectId, UserId
+from cairn.db import migrate
 from cairn.db.engine import Database
 from cairn.host.prepare import prepare
 from cairn.identity.keys import KeyRepository
@@ -71,13 +72,8 @@ def _installation(database: Path) -> Iterator[Settings]:
 
 def _mark_as_migrated(copy: sqlite3.Connection) -> None:
     """`cairn dev` makes its tables at once; an installation's know how far they were migrated."""
-    from alembic.script import ScriptDirectory
-
-    from cairn.db import migrate
-
-    head = ScriptDirectory(str(Path(migrate.__file__).parent / "migrations")).get_current_head()
     copy.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)")
-    copy.execute("INSERT INTO alembic_version VALUES (?)", (head,))
+    copy.execute("INSERT INTO alembic_version VALUES (?)", (migrate.newest(),))
     copy.commit()
 
 
