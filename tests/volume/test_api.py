@@ -449,6 +449,16 @@ def test_lists_show_one_project_until_an_administrator_asks_for_all(cloud: Cloud
 # --- around --------------------------------------------------------------------------------------------
 
 
+def test_type_for_several_servers_is_not_ignored(cloud: Cloud) -> None:
+    wanted = {"name": "shared", "extra_specs": {"multiattach": "<is> True"}}
+    made = cloud.api.post("/volume/v3/types", {"volume_type": wanted}, who="admin")
+    assert made.status_code == 200
+    asked = {"volume": {"size": 1, "volume_type": "shared"}}
+    answer = cloud.api.post("/volume/v3/volumes", asked)
+    assert answer.status_code == 400
+    assert "volume_type: 'shared'" in answer.text
+
+
 def test_types(cloud: Cloud) -> None:
     types = "/volume/v3/types"
     (default,) = cloud.api.get(types).json["volume_types"]

@@ -53,6 +53,11 @@ def create(tx: Tx, who: Caller, wish: VolumeWish) -> Volume:
     image = _usable_image(tx, who, wish.image_id) if wish.image_id else None
     size_gib = _size_gib(wish, image, snapshot, source)
     volume_type = types.find(tx, who, wish.type) if wish.type else None
+    if volume_type is not None and _is_true(volume_type.extra_specs.get("multiattach", "")):
+        raise Invalid(
+            f"volume_type: '{volume_type.name}' asks for volumes of several servers at once, which no "
+            "engine here can do."
+        )
     _require_room(tx, who.home, volumes=1, gigabytes=size_gib, one_volume_gib=size_gib)
     volume_id = VolumeId(tx.new_id())
     new = Volume(
@@ -544,6 +549,11 @@ def _image_metadata(image: Image) -> dict[str, str]:
         "size": str(image.size_bytes or 0),
     }
     return {k: v for k, v in image.properties.items() if v is not None} | own
+
+
+def _is_true(spec: str) -> bool:
+    """An extra spec's boolean: "<is> True"."""
+    return spec.removeprefix("<is>").strip().lower() == "true"
 
 
 def _inherited(source: Volume | None) -> dict[str, str]:
