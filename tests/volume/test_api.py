@@ -449,6 +449,12 @@ def test_lists_show_one_project_until_an_administrator_asks_for_all(cloud: Cloud
 # --- around --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", ["volumes", "snapshots"])
+def test_unknown_id_is_said_before_unknown_action(cloud: Cloud, kind: str) -> None:
+    answer = cloud.api.post(f"/volume/v3/{kind}/nothing/action", {"os-nothing": {}})
+    assert answer.status_code == 404
+
+
 def test_type_for_several_servers_is_not_ignored(cloud: Cloud) -> None:
     wanted = {"name": "shared", "extra_specs": {"multiattach": "<is> True"}}
     made = cloud.api.post("/volume/v3/types", {"volume_type": wanted}, who="admin")

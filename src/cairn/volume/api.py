@@ -212,6 +212,7 @@ VOLUME_ACTIONS: Mapping[str, tuple[str, Callable[[Tx, Call[Any], VolumeId, Any],
 
 
 def act_on_volume(tx: Tx, call: Call[Any]) -> Any:
+    service.get(tx, call.who, _volume_id(call))  # Unknown volumes answer the same to every action.
     action, body = _action(call, VOLUME_ACTIONS)
     rule, do = VOLUME_ACTIONS[action]
     call.require(rule)
@@ -284,6 +285,7 @@ SNAPSHOT_ACTIONS: Mapping[str, str] = {
 
 
 def act_on_snapshot(tx: Tx, call: Call[Any]) -> None:
+    service.get_snapshot(tx, call.who, _snapshot_id(call))
     action, body = _action(call, SNAPSHOT_ACTIONS)
     call.require(SNAPSHOT_ACTIONS[action])
     if action == "os-force_delete":
