@@ -60,7 +60,7 @@ def run() -> list[Result]:
                     _launch([], clone, *words, "--state", str(state))
     finally:
         shutil.rmtree(home)
-    rows = [(what, f"{took:.1f} s") for what, took in taken]
+    rows = [(what, f"{took:.1f} s") for what, took in taken if took >= 0.05]
     between_s = total_s - sum(took for _, took in taken)
     rows += [
         ("starting programs, between steps", f"{between_s:.1f} s"),
