@@ -5,6 +5,7 @@ Needs root, as `cairn up` does.
 """
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -49,7 +50,7 @@ def bench(names: tuple[str, ...], out: Path | None) -> None:
     """Measure Cairn against its limits, and against real OpenStack's figures."""
     if os.geteuid() != 0:
         raise click.ClickException("the benchmarks start guests and make interfaces: run as root")
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 120)
     where = table.machine()
     console.print(where.line())
     results: list[Result] = []
