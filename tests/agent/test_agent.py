@@ -166,3 +166,14 @@ async def _leftovers(host: Host) -> tuple[list[PortId], list[Any]]:
     view = await host.node.networks.look()
     _, images = await host.node.volumes.look()
     return [p.id for p in view.ports], images
+
+
+def test_a_guest_that_dies_at_once_is_not_booted_without_pause(host: Host) -> None:
+    host.start()
+    for _ in range(5):
+        host.wait(0.2)
+        if host.state() is GuestState.RUNNING:
+            host.node.hypervisor.crash(GUEST)
+    assert host.node.hypervisor.boots[GUEST] <= 3
+    host.wait(5)
+    assert host.state() is GuestState.RUNNING

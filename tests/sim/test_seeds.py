@@ -13,7 +13,7 @@ from cairn.sim.story import play
 from cairn.sim.tenant import Tenant
 from cairn.sim.world import Broken, World
 
-SEEDS = [*range(1, 13)]
+SEEDS = [*range(1, 13)]  # 9: a repeated report pushed out a newer one that was not taken yet
 
 
 @pytest.mark.parametrize("seed", SEEDS)

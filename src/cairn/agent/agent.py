@@ -25,6 +25,9 @@ from cairn.wire.report import HostFacts, NodeReport
 from cairn.wire.spec import NodeSpec, ZoneSpec
 
 LOOK_PERIOD_S = 30.0  # even if no driver says that something changed
+REPEAT_PAUSE_S = (
+    1.0  # before a step that was done is done again: a guest that dies at once, an engine that lies
+)
 ZONE_PERIOD_S = 60.0  # the logical network is compared again, in case somebody changed it by hand
 
 _log = log.get("agent")
@@ -61,6 +64,8 @@ class Agent:
         self._have = View()
         self._busy: dict[str, Step] = {}
         self._ended_while_looking: set[str] = set()
+        self._done: dict[str, tuple[Step, float]] = {}  # the last step of each resource, and when
+        self._repeats_at_s: float | None = None  # the earliest step that waits for its repetition
         self._troubles = Troubles()
         self._stopping_since_s: dict[ServerId, float] = {}
         self._look_now = asyncio.Event()
@@ -167,11 +172,27 @@ class Agent:
         )
         # What ended while we looked may have been seen as it was before: the next round decides.
         occupied = self._busy.keys() | self._ended_while_looking
+        self._repeats_at_s = None
         for step in steps:
-            if step.key not in occupied and not self._troubles.must_wait(step.key, now_s):
+            if step.key in occupied or self._troubles.must_wait(step.key, now_s):
+                continue
+            if not self._must_pause(step, now_s):
                 self._busy[step.key] = step
                 self._tasks.start(self._perform(step), name=step.key)
-        self._forget_stale_troubles(want, {s.key for s in steps})
+        planned = {s.key for s in steps}
+        self._forget_stale_troubles(want, planned)
+        for key, (_, done_s) in list(self._done.items()):
+            if now_s >= done_s + REPEAT_PAUSE_S:
+                del self._done[key]
+
+    def _must_pause(self, step: Step, now_s: float) -> bool:
+        """Whether this very step was done a moment ago and is wanted again all the same."""
+        last, done_s = self._done.get(step.key, (None, 0.0))
+        if last != step or now_s >= done_s + REPEAT_PAUSE_S:
+            return False
+        at_s = done_s + REPEAT_PAUSE_S
+        self._repeats_at_s = min(self._repeats_at_s or at_s, at_s)
+        return True
 
     def _applied_zone(self, now_s: float) -> ZoneSpec | None:
         """The zone as written last; None now and then, so that it is compared with the engine again."""
@@ -193,6 +214,7 @@ class Agent:
             _log.exception("step broke", step=type(step).__name__, key=step.key)
         else:
             self._troubles.clear(step.key)
+            self._done[step.key] = (step, asyncio.get_running_loop().time())
             _log.info("step done", step=type(step).__name__, key=step.key)
             if isinstance(step, Boot | CutOff | RemoveGuest):
                 self._stopping_since_s.pop(step.guest_id, None)
@@ -222,9 +244,9 @@ class Agent:
         """Until the next thing that time alone brings: a retry, the end of a guest's grace, or the period."""
         now_s = asyncio.get_running_loop().time()
         rest_s = LOOK_PERIOD_S
-        next_try_s = self._troubles.next_try_s()
-        if next_try_s is not None and next_try_s > now_s:
-            rest_s = min(rest_s, next_try_s - now_s)
+        for at_s in (self._troubles.next_try_s(), self._repeats_at_s):
+            if at_s is not None and at_s > now_s:
+                rest_s = min(rest_s, at_s - now_s)
         if self._want is not None:
             for guest in self._want.guests:
                 since_s = self._stopping_since_s.get(guest.id)

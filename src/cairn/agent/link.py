@@ -124,24 +124,28 @@ class ControlLink:
 
     async def _report(self, link: Link, base: int) -> None:
         """The first as soon as the host has looked; then one a change, and one a period."""
-        number = base
-        last: NodeReport | None = None
+        loop = asyncio.get_running_loop()
+        number, last, sent_s = base, None, 0.0
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(REPORT_PERIOD_S if last is not None else None):
-                    if last is not None or not self._agent.has_looked:
-                        await self._news.wait()
-                        await asyncio.sleep(REPORT_PAUSE_S)
-            was_told = self._news.is_set()
-            self._news.clear()
-            if not self._agent.has_looked:
-                continue
+            await self._something_to_tell(is_first=last is None, sent_s=sent_s)
+            is_due = last is None or loop.time() >= sent_s + REPORT_PERIOD_S
             report = self._agent.report(number + 1)
-            if was_told and same_news(last, report):
-                continue
-            number += 1
-            await link.send(Report(report=report))
-            last = report
+            if is_due or not same_news(last, report):
+                number += 1
+                await link.send(Report(report=report))
+                last, sent_s = report, loop.time()
+
+    async def _something_to_tell(self, *, is_first: bool, sent_s: float) -> None:
+        """Return at news, or when the period since the last report is over."""
+        while is_first and not self._agent.has_looked:
+            self._news.clear()
+            await self._news.wait()
+        if not is_first:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(sent_s + REPORT_PERIOD_S):
+                    await self._news.wait()
+                    await asyncio.sleep(REPORT_PAUSE_S)
+        self._news.clear()
 
     async def _ping(self, link: Link) -> None:
         while True:

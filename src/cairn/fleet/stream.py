@@ -244,8 +244,10 @@ class NodeStreams:
             if isinstance(frame, Report):
                 if frame.report.node_id != node_id:
                     raise Invalid(f"Node {node_id} reported for node {frame.report.node_id}.")
-                stream.latest = frame.report
-                stream.report_came.set()
+                # A repeated older one must not push out a newer one that is not taken yet.
+                if stream.latest is None or frame.report.number > stream.latest.number:
+                    stream.latest = frame.report
+                    stream.report_came.set()
             elif isinstance(frame, Answer):
                 _settle(stream.questions.get(frame.number), frame)
             elif isinstance(frame, Ping):
