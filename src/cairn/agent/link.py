@@ -25,7 +25,6 @@ from cairn.wire.link import (
     Spec,
     Welcome,
 )
-from cairn.wire.report import NodeReport
 
 RECONNECT_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 REPORT_PERIOD_S = 60.0  # a report goes out this often even without news: free space, mainly
