@@ -24,7 +24,8 @@ from cairn.wire.spec import VolumeSpec
 
 SIZE_GIB = 1
 BLOCK = 4096
-COUNT = 10_000
+COUNT = 20_000
+FIRST_COUNT = 10_000  # each allocates: dear, and there are no second first writes
 DEPTH = 16
 STRIDE_BLOCKS = 10_007  # prime to the number of blocks: each is met once before any is met twice
 ROUNDS = 5
@@ -70,7 +71,16 @@ async def _compare(folder: Path, kind: str) -> Result:
         raw: Node = {"driver": "raw", "file": {**_file(volume), "filename": str(folder / "raw")}}
         with (folder / "raw").open("wb") as file:
             file.truncate(SIZE_GIB << 30)
-        rows = [_row("first writes, nothing there yet", volume, raw, write=True, rounds=1)]
+        rows = [
+            _row(
+                "first writes, nothing there yet",
+                volume,
+                raw,
+                write=True,
+                rounds=1,
+                count=FIRST_COUNT,
+            )
+        ]
         for node in (volume, raw):
             _fill(node)
         rows.append(_row("random writes", volume, raw, write=True))
@@ -96,25 +106,20 @@ def _file(volume: Node) -> Node:
 
 
 def _row(
-    name: str,
-    volume: Node,
-    raw: Node,
-    *,
-    write: bool,
-    rounds: int = ROUNDS,
+    name: str, volume: Node, raw: Node, *, write: bool, rounds: int = ROUNDS, count: int = COUNT
 ) -> tuple[str, ...]:
     """Turn about, so that a neighbour's load meets both."""
     rates: dict[bool, list[float]] = {True: [], False: []}
     for number in range(rounds):
         for is_volume in (True, False) if number % 2 else (False, True):
-            rates[is_volume].append(_rate(volume if is_volume else raw, write=write))
+            rates[is_volume].append(_rate(volume if is_volume else raw, write=write, count=count))
     ours, theirs = statistics.median(rates[True]), statistics.median(rates[False])
     return name, f"{ours:,.0f}/s", f"{theirs:,.0f}/s", ratio(ours, theirs)
 
 
-def _rate(node: Node, *, write: bool) -> float:
-    step = ["-S", str(STRIDE_BLOCKS * BLOCK), "-s", str(BLOCK), "-d", str(DEPTH), "-c", str(COUNT)]
-    return COUNT / _bench(node, *step, *(["-w"] if write else []))
+def _rate(node: Node, *, write: bool, count: int) -> float:
+    step = ["-S", str(STRIDE_BLOCKS * BLOCK), "-s", str(BLOCK), "-d", str(DEPTH), "-c", str(count)]
+    return count / _bench(node, *step, *(["-w"] if write else []))
 
 
 def _fill(node: Node) -> None:
