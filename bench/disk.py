@@ -24,7 +24,7 @@ from cairn.wire.spec import VolumeSpec
 
 SIZE_GIB = 1
 BLOCK = 4096
-COUNT = 20_000
+COUNT = 10_000
 FIRST_COUNT = 10_000  # each allocates: dear, and there are no second first writes
 DEPTH = 16
 STRIDE_BLOCKS = 10_007  # prime to the number of blocks: each is met once before any is met twice
