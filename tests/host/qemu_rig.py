@@ -20,7 +20,7 @@ from cairn.drivers.hypervisor.qemu import QemuHypervisor, QemuOptions, tear_down
 from cairn.wire.spec import DiskSpec, GuestSpec, NicSpec
 
 PROBE_IMAGE = Path("/var/cache/cairn/images/probe.qcow2")
-CONSOLE_S_MAX = 60.0
+CONSOLE_S_MAX = 240.0  # a guest boots in software emulation, beside whatever else runs here
 GUEST_MEMORY_MIB = 160
 
 
