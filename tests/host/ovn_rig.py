@@ -141,7 +141,7 @@ class Guest:
         """The IPv6 address that a DHCPv6 server offers; "" when none answers."""
         return inside(self.namespace, lambda: solicit(self.mac))
 
-    def pings(self, address: str, *extra: str, within_s: float = 5) -> bool:
+    def pings(self, address: str, *extra: str, within_s: float = 20) -> bool:
         """Whether an echo comes back in time."""
         return pings(self.namespace, address, *extra, within_s=within_s)
 
@@ -289,7 +289,7 @@ def _options6(rest: bytes) -> dict[int, bytes]:
     return found
 
 
-def pings(namespace: str, address: str, *extra: str, within_s: float = 5) -> bool:
+def pings(namespace: str, address: str, *extra: str, within_s: float = 20) -> bool:
     command = ["ip", "netns", "exec", namespace, "ping", "-c1", "-W1", *extra, address]
     until = time.monotonic() + within_s
     while True:

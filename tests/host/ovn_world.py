@@ -49,7 +49,7 @@ ADDRESSES = {
     "web": "10.1.0.11", "peer": "10.1.0.12", "open": "10.1.0.13",
     "far": "10.2.0.11", "shut": "10.2.0.12", "direct": "203.0.113.50",
 }  # fmt: skip
-WAIT_S = 15
+WAIT_S = 40
 
 
 class World:
@@ -157,11 +157,11 @@ class World:
     async def dhcp(self, name: str) -> dict[str, str]:
         return await asyncio.to_thread(self.guests[name].dhcp)
 
-    async def pings(self, name: str, address: str, *extra: str, within_s: float = 5) -> bool:
+    async def pings(self, name: str, address: str, *extra: str, within_s: float = 20) -> bool:
         guest = self.guests[name]
         return await asyncio.to_thread(guest.pings, address, *extra, within_s=within_s)
 
-    async def outside_pings(self, address: str, within_s: float = 5) -> bool:
+    async def outside_pings(self, address: str, within_s: float = 20) -> bool:
         return await asyncio.to_thread(ovn_rig.pings, self.lab.outside, address, within_s=within_s)
 
     async def cannot_ping(self, name: str, address: str, *extra: str) -> bool:
@@ -179,7 +179,7 @@ class World:
 
         return await self.becomes(is_so)
 
-    async def fetch(self, where: str, address: str, port: int, within_s: float = 3) -> str | None:
+    async def fetch(self, where: str, address: str, port: int, within_s: float = 10) -> str | None:
         """`where` is a guest's name or "outside"."""
         namespace = self.lab.outside if where == "outside" else self.guests[where].namespace
         return await asyncio.to_thread(ovn_rig.fetch, namespace, address, port, within_s=within_s)
