@@ -10,7 +10,6 @@ from cairn.life.machine import Life
 from cairn.wire.report import EngineSeen, HostFacts
 
 DEFAULT_ZONE = "nova"
-ROLES = ("compute", "network", "storage")
 
 
 class NodeState(StrEnum):

@@ -36,10 +36,6 @@ def nodes(tx: Tx) -> list[Node]:
     return store.all_nodes(tx)
 
 
-def network_nodes(tx: Tx, zone: str) -> list[NodeId]:
-    return store.network_nodes(tx, zone)
-
-
 def enrol(tx: Tx, node_id: NodeId, *, hostname: str, zone: str, roles: tuple[str, ...]) -> None:
     """Make a host a member, or bring its name, zone and roles up to date. Repeatable."""
     if any(n.id == node_id for n in store.all_nodes(tx)):
