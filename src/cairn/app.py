@@ -13,7 +13,7 @@ import uvicorn
 import uvloop
 from msgspec import Struct
 
-from cairn import health, slices
+from cairn import health, operator, slices
 from cairn.compute import api as compute_api
 from cairn.compute import control as compute_control
 from cairn.core import log
@@ -129,12 +129,15 @@ class Cloud:
                 entries=lambda: catalog.entries_of([identity, *apis]),
             )
         )
-        own = health.service(
+        return [identity, *apis, operator.service(self._operator_parts())]
+
+    def _operator_parts(self) -> list[operator.Part]:
+        own = health.routes(
             metrics=self.metrics,
             connected=lambda: self.streams.connected,
             rounds=lambda: self.runner.records,
         )
-        return [identity, *apis, own]
+        return [(own, health.POLICY)]
 
     def _reconcilers(self) -> list[Reconciler]:
         images = self._options.control_dir / "images"

@@ -16,7 +16,6 @@ from cairn.core.ids import NodeId
 from cairn.db.engine import Tx
 from cairn.fleet import service as fleet
 from cairn.fleet.records import Node, NodeState
-from cairn.http import faults
 from cairn.http.call import Call
 from cairn.http.routes import Reply, Route, Service
 from cairn.life.reconcile import RoundRecord
@@ -55,13 +54,13 @@ class _Statements(Collector):
         yield CounterMetricFamily("cairn_sql_statements", "SQL statements run", self._count())
 
 
-def service(
+def routes(
     *,
     metrics: Metrics,
     connected: Callable[[], list[NodeId]],
     rounds: Callable[[], Mapping[str, RoundRecord]],
-) -> Service:
-    """The routes, over what the process knows of itself."""
+) -> tuple[Route, ...]:
+    """Over what the process knows of itself; part of the operator's API (operator.py)."""
 
     def healthz(tx: Tx, call: Call[Any]) -> Any:
         nodes = fleet.nodes(tx)  # Answers only if the database does.
@@ -89,18 +88,10 @@ def service(
     def show_metrics(tx: Tx, call: Call[Any]) -> Any:
         return Reply(body=generate_latest(metrics.registry), content_type=PROMETHEUS_TYPE)
 
-    return Service(
-        name="cairn",
-        kind="cairn",
-        root="",
-        catalog_path="/cairn/v1",
-        policy=POLICY,
-        shape_fault=faults.keystone,
-        routes=(
-            Route(method="GET", path="/healthz", rule=None, do=healthz),
-            Route(method="GET", path="/metrics", rule="cairn:metrics", do=show_metrics),
-            Route(method="GET", path="/cairn/v1/status", rule="cairn:status", do=status),
-        ),
+    return (
+        Route(method="GET", path="/healthz", rule=None, do=healthz),
+        Route(method="GET", path="/metrics", rule="cairn:metrics", do=show_metrics),
+        Route(method="GET", path="/cairn/v1/status", rule="cairn:status", do=status),
     )
 
 

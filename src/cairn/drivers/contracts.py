@@ -14,11 +14,13 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from cairn.core.ids import ImageId, NetworkId, PortId, ServerId, SnapshotId, VolumeId
+from cairn.core.ids import ImageId, NetworkId, NodeId, PortId, ServerId, SnapshotId, VolumeId
 from cairn.wire.report import EngineSeen
 from cairn.wire.spec import (
+    DiskDoor,
     GuestSpec,
     ImageSpec,
+    MachineSpec,
     MetadataNetworkSpec,
     PortSpec,
     VolumeSpec,
@@ -42,6 +44,9 @@ class BlockNode(Struct, frozen=True, kw_only=True):
     options: dict[str, object]
     owned_paths: tuple[str, ...] = ()
     read_paths: tuple[str, ...] = ()
+    is_shared: bool = (
+        False  # every host of the zone can open it: a migration need not move its bytes
+    )
 
 
 class VolumeView(Struct, frozen=True, kw_only=True):
@@ -57,6 +62,7 @@ class PoolFacts(Struct, frozen=True, kw_only=True):
     total_gib: int
     free_gib: int
     engine: str
+    is_shared: bool = False  # one pool of all hosts of a zone
 
 
 class Volumes(Protocol):
@@ -116,8 +122,33 @@ class Volumes(Protocol):
         """How to plug it. NotFound if absent. Side effects (mapping, login) are repeatable."""
         ...
 
+    async def shut_out(self, node_ids: frozenset[NodeId]) -> None:
+        """From now on exactly these hosts can write nothing to the shared pool, whatever they still run;
+        when it returns, no write of theirs is under way. Unavailable where the pool is not shared. < 30 s."""
+        ...
+
 
 # --- guests ------------------------------------------------------------------------------------------
+
+
+class Reception(Struct, frozen=True, kw_only=True):
+    """This host waits for a guest; where it is to be sent."""
+
+    migration_id: str
+    memory_port: int  # 0: only disks are received
+    disks: tuple[DiskDoor, ...] = ()
+    trouble: str = ""
+
+
+class Sending(Struct, frozen=True, kw_only=True):
+    """A guest is being sent to another host, or was."""
+
+    migration_id: str
+    total_bytes: int = 0
+    left_bytes: int = 0
+    pause_ms: int = 0
+    done: bool = False  # it is the other host's now: this process must never run again
+    trouble: str = ""  # it failed and the guest runs here as before
 
 
 class GuestView(Struct, frozen=True, kw_only=True):
@@ -132,6 +163,8 @@ class GuestView(Struct, frozen=True, kw_only=True):
     ended: bool = False  # the guest shut itself down
     disks: tuple[VolumeId, ...] = ()
     nics: tuple[PortId, ...] = ()
+    reception: Reception | None = None  # while it is received; it is not `running` meanwhile
+    sending: Sending | None = None
 
 
 class Tap(Struct, frozen=True, kw_only=True):
@@ -183,6 +216,30 @@ class Hypervisor(Protocol):
         When it returns, the virtual CPUs run. Nothing is left of it when it fails. < 30 s."""
         ...
 
+    async def receive(
+        self,
+        spec: GuestSpec,
+        disks: tuple[BlockNode, ...],
+        taps: tuple[Tap, ...],
+        config_drive: bytes | None,
+    ) -> None:
+        """Wait for the guest of `spec.incoming` with everything it has; `look` shows its `reception`.
+
+        A running guest's virtual CPUs run as soon as it has come; one that is stopped leaves a record.
+        Repeatable; a reception that failed is begun anew. < 30 s."""
+        ...
+
+    async def send(self, spec: GuestSpec, disks: tuple[BlockNode, ...]) -> None:
+        """Begin to send the guest to `spec.outgoing`, and return; `look` shows its `sending`.
+
+        `disks` in the order of the spec. Repeatable. The guest runs on until it runs there; when it fails
+        it runs on here. < 10 s."""
+        ...
+
+    async def cancel_send(self, guest_id: ServerId) -> None:
+        """Stop sending, unless it is done; the guest runs on here. Nothing under way is no error. < 10 s."""
+        ...
+
     async def plug_disk(self, spec: GuestSpec, volume_id: VolumeId, disk: BlockNode) -> None: ...
 
     async def unplug_disk(self, guest_id: ServerId, volume_id: VolumeId) -> None:
@@ -223,6 +280,21 @@ class Hypervisor(Protocol):
 
     def vnc_socket(self, guest_id: ServerId) -> Path:
         """The unix socket on which the guest's screen speaks RFB. NotFound if it does not run."""
+        ...
+
+
+# --- power -------------------------------------------------------------------------------------------
+
+
+class Power(Protocol):
+    """The power of other hosts, switched from outside them (a BMC): for fencing and for repair."""
+
+    async def is_on(self, machine: MachineSpec) -> bool:
+        """As the machine's controller says, not as was asked last. < 10 s."""
+        ...
+
+    async def turn(self, machine: MachineSpec, *, on: bool) -> None:
+        """Cut or give power; returns when the controller says that it is so. < 60 s."""
         ...
 
 

@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from cairn.core.ids import ImageId, NodeId
 from cairn.life.machine import Life
-from cairn.wire.report import EngineSeen, HostFacts
+from cairn.wire.report import EngineSeen, HealthSeen, HostFacts
 
 DEFAULT_ZONE = "nova"
 
@@ -16,18 +16,34 @@ class NodeState(StrEnum):
     JOINING = "joining"  # enrolled, never heard of
     UP = "up"
     SUSPECT = "suspect"  # silent for longer than its lease; its guests may well run
+    LOST = "lost"  # silent for so long that it should be fenced; its guests may still run
+    FENCED = "fenced"  # proven to write and run nothing: what may start elsewhere does
+    RECOVERED = "recovered"  # nothing that may start elsewhere is left on it
 
 
 N = NodeState
 NODE_LIFE: Life[NodeState] = Life(
     "node",
-    {
-        (N.JOINING, "connected"): N.UP,
-        (N.UP, "connected"): N.UP,
-        (N.SUSPECT, "connected"): N.UP,
+    {(state, "connected"): N.UP for state in N}
+    | {
         (N.UP, "silent"): N.SUSPECT,
+        (N.SUSPECT, "given up"): N.LOST,
+        # A person may fence a host that is still heard of; the control plane only a lost one.
+        (N.UP, "fenced"): N.FENCED,
+        (N.SUSPECT, "fenced"): N.FENCED,
+        (N.LOST, "fenced"): N.FENCED,
+        (N.FENCED, "recovered"): N.RECOVERED,
     },
 )
+
+
+class PowerAddress(Struct, frozen=True, kw_only=True):
+    """Where a host's power is switched. Holds a password: never shown, never logged."""
+
+    driver: str
+    address: str
+    user: str = ""
+    password: str = ""
 
 
 class Node(Struct, frozen=True, kw_only=True):
@@ -48,8 +64,23 @@ class Node(Struct, frozen=True, kw_only=True):
     images: tuple[ImageId, ...] = ()  # whose bytes it holds
     enabled: bool = True  # new guests may be placed here
     disabled_reason: str | None = None
+    rack: str = ""
+    labels: dict[str, str] = {}
+    is_draining: bool = False  # its guests are to go elsewhere; implies that none are placed here
+    health: tuple[HealthSeen, ...] = ()
+    control_id: str | None = None  # the control process that its agent is connected to
+    report_digest: bytes | None = (
+        None  # of the newest report taken: the same need not be taken again
+    )
+    power: PowerAddress | None = None  # how to switch it off from outside
+    power_on: bool = True  # wished
+    power_number: int = 0  # raised at each wish
+    agent_version: str = ""
+    wire_version: int = 0
+    key_digest: str = ""  # SHA-256 of its public key (hex): who may ask for its certificate again
 
     @property
     def is_usable(self) -> bool:
         """Whether new guests may be placed here now."""
-        return self.state is NodeState.UP and self.enabled and self.facts is not None
+        is_open = self.enabled and not self.is_draining
+        return self.state is NodeState.UP and is_open and self.facts is not None

@@ -6,19 +6,22 @@ from sqlalchemy import (
     Column,
     Index,
     Integer,
+    LargeBinary,
     String,
     Table,
     Text,
     bindparam,
+    false,
     select,
+    true,
 )
 
 from cairn.core.errors import NotFound
 from cairn.core.ids import ImageId, NodeId
 from cairn.db.columns import Json, Time, id_column, metadata
 from cairn.db.engine import Tx
-from cairn.fleet.records import NODE_LIFE, Node, NodeState
-from cairn.wire.report import EngineSeen, HostFacts, NodeReport
+from cairn.fleet.records import NODE_LIFE, Node, NodeState, PowerAddress
+from cairn.wire.report import EngineSeen, HealthSeen, HostFacts, NodeReport
 
 nodes = Table(
     "nodes",
@@ -39,6 +42,18 @@ nodes = Table(
     Column("images", Json(tuple[ImageId, ...]), nullable=False, default=()),
     Column("enabled", Boolean, nullable=False, default=True),
     Column("disabled_reason", Text),
+    Column("rack", String(255), nullable=False, server_default=""),
+    Column("labels", Json(dict[str, str]), nullable=False, server_default="{}"),
+    Column("is_draining", Boolean, nullable=False, server_default=false()),
+    Column("health", Json(tuple[HealthSeen, ...]), nullable=False, server_default="[]"),
+    id_column("control_id"),
+    Column("report_digest", LargeBinary),
+    Column("power", Json(PowerAddress)),
+    Column("power_on", Boolean, nullable=False, server_default=true()),
+    Column("power_number", Integer, nullable=False, server_default="0"),
+    Column("agent_version", String(64), nullable=False, server_default=""),
+    Column("wire_version", Integer, nullable=False, server_default="0"),
+    Column("key_digest", String(64), nullable=False, server_default=""),
     Index("ix_nodes_zone", "zone", "has_network_role"),
 )
 

@@ -18,7 +18,8 @@ from cairn.core.ids import ImageId, NodeId, ServerId
 from cairn.wire.report import NodeReport
 from cairn.wire.spec import NodeSpec
 
-WIRE_VERSION = 1
+WIRE_VERSION = 2
+OLDEST_WIRE_VERSION = 1  # that is still understood: one before ours
 FRAME_BYTES_MAX = 64 << 20  # a zone of some 100,000 ports; anything larger is an attack or a bug
 PING_PERIOD_S = 5.0  # the agent says something at least this often
 SILENCE_S = 20.0  # after this much silence a side takes the connection for dead
@@ -32,18 +33,25 @@ class Hello(Struct, frozen=True, kw_only=True, tag=True):
     agent_version: str = ""
     kind: str = "node"  # "node", "image" or "screen"
     subject: str = ""  # the image's id, or the screen's one-time key
+    spec_number: int = 0  # that the agent works by: it need not be sent again
+    report_digest: bytes = b""  # of what it has to tell: known news need not be told again
 
 
 class Welcome(Struct, frozen=True, kw_only=True, tag=True):
     """The control plane accepts; the agent's reports are numbered from `report_base` upwards."""
 
     report_base: int
+    wire_version: int = 1  # that both speak from here on
+    ping_period_s: float = PING_PERIOD_S  # how often the agent must speak
+    wants_report: bool = True  # False: what Hello's digest stands for is known already
 
 
 class Refused(Struct, frozen=True, kw_only=True, tag=True):
     """The control plane does not; `reason` is for the host's operator."""
 
     reason: str
+    oldest_wire_version: int = 0  # that the control plane speaks; 0: that is not the reason
+    newest_wire_version: int = 0
 
 
 class Go(Struct, frozen=True, kw_only=True, tag=True):
@@ -56,8 +64,27 @@ class Spec(Struct, frozen=True, kw_only=True, tag=True):
     spec: NodeSpec
 
 
+class Confirmed(Struct, frozen=True, kw_only=True, tag=True):
+    """The spec of this number, which the agent has, is what should be. Stands for the `Spec` itself."""
+
+    number: int
+
+
 class Report(Struct, frozen=True, kw_only=True, tag=True):
     report: NodeReport
+
+
+class Renew(Struct, frozen=True, kw_only=True, tag=True):
+    """The agent's certificate nears its end: a request (PEM, PKCS #10) for the next, of a new key."""
+
+    request: bytes
+
+
+class Renewed(Struct, frozen=True, kw_only=True, tag=True):
+    """The node's next certificate (PEM), and all authorities to believe from now on."""
+
+    certificate: bytes
+    authorities: bytes
 
 
 class Ping(Struct, frozen=True, kw_only=True, tag=True):
@@ -92,7 +119,20 @@ class Answer(Struct, frozen=True, kw_only=True, tag=True):
     refused: str = ""  # why there is no answer
 
 
-Frame = Hello | Welcome | Refused | Go | Spec | Report | Ping | Question | Answer
+Frame = (
+    Hello
+    | Welcome
+    | Refused
+    | Go
+    | Spec
+    | Confirmed
+    | Report
+    | Ping
+    | Renew
+    | Renewed
+    | Question
+    | Answer
+)
 
 encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(Frame)

@@ -10,6 +10,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from cairn.core.ids import ImageId, NodeId, PortId, ServerId, SnapshotId, VolumeId
+from cairn.wire.spec import DiskDoor
 
 
 class GuestState(StrEnum):
@@ -19,6 +20,8 @@ class GuestState(StrEnum):
     ENDED = "ended"  # the guest shut itself down: its owner's wish, not ours to undo
     CRASHED = "crashed"  # the process died unasked; the agent boots it again
     WAITING = "waiting"  # not there yet: a disk, a port or an image is missing, or it failed
+    RECEIVING = "receiving"  # comes from another host; not running here yet
+    SENT = "sent"  # runs (or lies) elsewhere for good: must not run here again
 
 
 class Trouble(Struct, frozen=True, kw_only=True):
@@ -30,6 +33,20 @@ class Trouble(Struct, frozen=True, kw_only=True):
     tries: int = 1
 
 
+class MigrationSeen(Struct, frozen=True, kw_only=True):
+    """How far one side of a migration is."""
+
+    migration_id: str
+    # The receiver waits at these; the sender needs them.
+    memory_port: int = 0
+    disks: tuple[DiskDoor, ...] = ()
+    # Of the sender.
+    total_bytes: int = 0
+    left_bytes: int = 0
+    pause_ms: int = 0  # how long the guest stood still, once it is over
+    trouble: Trouble | None = None  # it failed: the guest still belongs to its old host
+
+
 class GuestSeen(Struct, frozen=True, kw_only=True):
     id: ServerId
     incarnation: int
@@ -38,6 +55,7 @@ class GuestSeen(Struct, frozen=True, kw_only=True):
     disks: tuple[VolumeId, ...] = ()  # plugged into the running process
     nics: tuple[PortId, ...] = ()
     trouble: Trouble | None = None
+    migration: MigrationSeen | None = None
 
 
 class VolumeSeen(Struct, frozen=True, kw_only=True):
@@ -68,6 +86,15 @@ class ZoneSeen(Struct, frozen=True, kw_only=True):
     trouble: Trouble | None = None
 
 
+class MachineSeen(Struct, frozen=True, kw_only=True):
+    """What became of a wish about another host's power."""
+
+    node_id: NodeId
+    number: int  # of the wish
+    is_on: bool
+    trouble: Trouble | None = None
+
+
 class EngineSeen(Struct, frozen=True, kw_only=True):
     """A process that the agent keeps alive, such as ovs-vswitchd."""
 
@@ -77,6 +104,15 @@ class EngineSeen(Struct, frozen=True, kw_only=True):
     since: float = 0.0
     restarts: int = 0
     trouble: Trouble | None = None
+
+
+class HealthSeen(Struct, frozen=True, kw_only=True):
+    """One thing about a host's health that was looked at."""
+
+    name: str  # "disk /dev/sda", "memory", "nic eth0", "clock", "pool"
+    level: str  # "ok", "warning" or "critical"
+    found: str  # "12 reallocated sectors"
+    meaning: str = ""  # what it means for the host and what to do; empty when all is well
 
 
 class HostFacts(Struct, frozen=True, kw_only=True):
@@ -97,6 +133,9 @@ class HostFacts(Struct, frozen=True, kw_only=True):
     physical_networks: tuple[str, ...] = ()
     roles: tuple[str, ...] = ()
     agent_version: str = ""
+    features: tuple[str, ...] = ()  # "live-migration", "reflink", ...: what was probed and works
+    has_shared_pool: bool = False  # its volumes can be opened by every host of the zone
+    southbound: str = ""  # "ssl:192.0.2.2:6642", of a host with the network role
 
 
 class NodeReport(Struct, frozen=True, kw_only=True):
@@ -110,3 +149,6 @@ class NodeReport(Struct, frozen=True, kw_only=True):
     ports: tuple[PortSeen, ...] = ()
     zone: ZoneSeen | None = None
     engines: tuple[EngineSeen, ...] = ()
+    health: tuple[HealthSeen, ...] = ()
+    machines: tuple[MachineSeen, ...] = ()
+    shut_out: tuple[NodeId, ...] = ()  # hosts that can no longer write to the shared pool

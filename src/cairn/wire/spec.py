@@ -47,6 +47,7 @@ class VolumeSpec(Struct, frozen=True, kw_only=True):
     from_snapshot: SnapshotId | None = None
     from_volume: VolumeId | None = None
     snapshots: tuple[SnapshotSpec, ...] = ()  # that should exist of it
+    is_received: bool = False  # made empty: a migration fills it, so its source is of no matter
 
 
 class DiskSpec(Struct, frozen=True, kw_only=True):
@@ -69,6 +70,33 @@ class Power(StrEnum):
     STOPPED = "stopped"
 
 
+class Incoming(Struct, frozen=True, kw_only=True):
+    """The guest is not booted here but received from another host, with the disks that are not shared."""
+
+    migration_id: str
+    from_node: NodeId
+    from_address: str  # of that host's underlay
+
+
+class DiskDoor(Struct, frozen=True, kw_only=True):
+    """Where the receiving host takes the bytes of one disk: an NBD export under TLS."""
+
+    volume_id: VolumeId
+    port: int
+    export: str
+
+
+class Outgoing(Struct, frozen=True, kw_only=True):
+    """The guest is to be sent to another host, which waits for it at `address`."""
+
+    migration_id: str
+    to_node: NodeId
+    address: str
+    memory_port: int  # 0: the guest does not run, only its disks are sent
+    disks: tuple[DiskDoor, ...] = ()  # of the disks that are not shared
+    bandwidth_mib_s: int = 0  # at most; 0: as fast as it goes
+
+
 class GuestSpec(Struct, frozen=True, kw_only=True):
     """One incarnation of a server, as its node should run it."""
 
@@ -85,6 +113,11 @@ class GuestSpec(Struct, frozen=True, kw_only=True):
     stop_grace_s: int = 60  # how long a guest may take to shut itself down before it is cut off
     config_drive: bool = False
     metadata: "GuestMetadata | None" = None
+    # It may have been started elsewhere while this host was away: after a start of the host it boots only
+    # once the control plane has confirmed that it still belongs here.
+    needs_confirmation: bool = False
+    incoming: Incoming | None = None
+    outgoing: Outgoing | None = None
 
 
 class GuestMetadata(Struct, frozen=True, kw_only=True):
@@ -251,6 +284,18 @@ class ZoneSpec(Struct, frozen=True, kw_only=True):
     routers: tuple[RouterSpec, ...] = ()
 
 
+class MachineSpec(Struct, frozen=True, kw_only=True):
+    """Another host's power, which this host (of the role "power") switches."""
+
+    node_id: NodeId
+    driver: str  # "fake"; later "redfish" and "ipmi"
+    address: str
+    user: str = ""
+    password: str = ""
+    on: bool = True
+    number: int = 0  # raised at each wish: an old answer is no answer
+
+
 class NodeSpec(Struct, frozen=True, kw_only=True):
     """All that one node should be."""
 
@@ -262,3 +307,9 @@ class NodeSpec(Struct, frozen=True, kw_only=True):
     ports: tuple[PortSpec, ...] = ()
     metadata_networks: tuple[MetadataNetworkSpec, ...] = ()
     zone: ZoneSpec | None = None  # only for the node with the network role
+    machines: tuple[MachineSpec, ...] = ()  # whose power this host switches
+    # Hosts that must not write to the shared pool any more; only for a host that can see to it.
+    shut_out: tuple[NodeId, ...] = ()
+    southbound: tuple[
+        str, ...
+    ] = ()  # "ssl:192.0.2.2:6642": the zone's network database; (): our own
