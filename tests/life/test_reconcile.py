@@ -1,4 +1,4 @@
-"""Reconcilers run at once, at each hint and each period, and outlive their own bugs."""
+"""Reconcilers run at once, at each hint and when they asked for it, and outlive their own bugs."""
 
 import asyncio
 from collections.abc import Iterator
@@ -12,17 +12,17 @@ from cairn.sim.loop import LoopClock, VirtualLoop
 
 class Counting:
     name = "test.counting"
-    period_s = 10.0
 
     def __init__(self) -> None:
         self.rounds = 0
+        self.again_s: float | None = 10.0
         self.is_broken = False
 
     async def run_once(self) -> Round:
         self.rounds += 1
         if self.is_broken:
             raise RuntimeError("a bug")
-        return Round(found=1, done=1)
+        return Round(found=1, done=1, again_s=self.again_s)
 
 
 @pytest.fixture
@@ -53,6 +53,14 @@ def test_timer_and_hint_run_the_same_round(loop: VirtualLoop) -> None:
     assert counting.rounds == 2
     run(loop, runner, 35)
     assert counting.rounds == 2 + 4
+
+
+def test_without_anything_to_wait_for_nothing_runs(loop: VirtualLoop) -> None:
+    feed, counting = Feed(), Counting()
+    counting.again_s = None
+    runner = Runner([counting], feed, LoopClock(loop))
+    run(loop, runner, 10_000, lambda: feed.wake("test.counting"), 10_000)
+    assert counting.rounds == 2
 
 
 def test_a_bug_ends_the_round_only(loop: VirtualLoop) -> None:

@@ -21,6 +21,8 @@ from cairn.volume import service as volumes
 PLACER = "compute.placer"
 BATCH_MAX = 200  # servers a round: the next round follows at once while there are more
 CLAIMS_MAX = 5  # hosts tried for one server before the round gives way to others
+RETRY_S = 10.0  # before servers that lost the race for room are looked at again
+JANITOR_PERIOD_S = 6 * 3600.0
 ACTIONS_KEPT = timedelta(days=30)  # of servers that are gone
 
 
@@ -31,7 +33,6 @@ class Placer:
     """
 
     name = PLACER
-    period_s = 10.0
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -45,7 +46,12 @@ class Placer:
                 failed.append(f"server {server.id}: {refused}")
         if len(waiting) == BATCH_MAX:
             await self._database.write(lambda tx: tx.wake(PLACER))
-        return Round(found=len(waiting), done=len(waiting) - len(failed), failed=tuple(failed))
+        return Round(
+            found=len(waiting),
+            done=len(waiting) - len(failed),
+            failed=tuple(failed),
+            again_s=RETRY_S if failed else None,
+        )
 
 
 def place_one(tx: Tx, server_id: ServerId) -> str | None:
@@ -111,14 +117,13 @@ class Janitor:
     """Forgets what nobody will ask for any more: old actions of gone servers, unused console keys."""
 
     name = "compute.janitor"
-    period_s = 3600.0
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def run_once(self) -> Round:
         count = await self._database.write(forget_old)
-        return Round(found=count, done=count)
+        return Round(found=count, done=count, again_s=JANITOR_PERIOD_S)
 
 
 def forget_old(tx: Tx) -> int:

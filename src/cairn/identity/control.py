@@ -16,7 +16,6 @@ class RevocationKeeper:
     """Reads what other processes revoked, in case the hint was lost, and deletes what no token outlived."""
 
     name = TOPIC
-    period_s = 60.0
 
     def __init__(self, database: Database, revocations: Revocations, *, lifetime_s: int) -> None:
         self._database = database
@@ -29,25 +28,29 @@ class RevocationKeeper:
             lambda tx: store.has_revocations_before(tx, tx.now - self._lifetime)
         )
         if not old:
-            return Round(found=found, done=found)
+            return Round(found=found, done=found, again_s=self._again_s())
         gone = await self._database.write(
             lambda tx: store.forget_revocations(tx, before=tx.now - self._lifetime)
         )
         self._revocations.forget()
-        return Round(found=found + gone, done=found + gone)
+        return Round(found=found + gone, done=found + gone, again_s=self._again_s())
+
+    def _again_s(self) -> float | None:
+        """What is known now is outlived by every token after one lifetime."""
+        return self._lifetime.total_seconds() if self._revocations.is_any else None
 
 
 class KeyRotation:
     """A new signing key each week. Processes that share the folder notice by themselves."""
 
     name = "identity.keys"
-    period_s = 3600.0
 
     def __init__(self, keys: KeyRepository) -> None:
         self._keys = keys
 
     async def run_once(self) -> Round:
-        if self._keys.age_s(time.time()) < KEY_SECONDS_MAX:
-            return Round()
+        left_s = KEY_SECONDS_MAX - self._keys.age_s(time.time())
+        if left_s > 0:
+            return Round(again_s=left_s)
         self._keys.rotate()
-        return Round(found=1, done=1)
+        return Round(found=1, done=1, again_s=KEY_SECONDS_MAX)

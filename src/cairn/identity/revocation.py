@@ -66,6 +66,11 @@ class Revocations:
         self._is_stale = True
         database.on_wake(self._hint)
 
+    @property
+    def is_any(self) -> bool:
+        """Whether anything is revoked that is still held."""
+        return bool(self._newest)
+
     def voids(self, subjects: Iterable[str], *, issued_at_number: int) -> bool:
         """Whether a token that saw `issued_at_number` has a subject revoked since."""
         if self._is_stale or issued_at_number > self._seen:

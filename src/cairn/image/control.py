@@ -22,8 +22,7 @@ class UploadKeeper:
     renamed a moment ago and is not in its record yet.
     """
 
-    name = "image.uploads"
-    period_s = 60.0
+    name = service.KEEPER
 
     def __init__(self, database: Database, folder: Path) -> None:
         self._database = database
@@ -35,7 +34,10 @@ class UploadKeeper:
         for path in strays:
             _log.info("stray image file removed", file=path.name)
             path.unlink(missing_ok=True)
-        return Round(found=given_up + len(strays), done=given_up + len(strays))
+        done = given_up + len(strays)
+        is_any = await self._database.read(store.is_any_upload)
+        again_s = service.UPLOAD_LEASE.total_seconds() if is_any else None
+        return Round(found=done, done=done, again_s=again_s)
 
     async def _strays(self) -> list[Path]:
         newest = time.time() - _STRAY_AGE_S

@@ -40,6 +40,7 @@ from cairn.image.store import Filter, Order
 from cairn.wire.spec import ImageSpec
 
 UPLOAD_LEASE = timedelta(seconds=60)
+KEEPER = "image.uploads"  # whoever gives up uploads that nobody renews
 
 
 # --- for other slices --------------------------------------------------------------------------------
@@ -208,6 +209,7 @@ def begin_upload(tx: Tx, who: Caller, image_id: ImageId, *, stage: bool = False)
         before,
         replace(before, status=status, upload_id=upload_id, upload_until=tx.now + UPLOAD_LEASE),
     )
+    tx.wake(KEEPER)
     return Upload(
         image_id=before.id,
         upload_id=upload_id,

@@ -240,6 +240,12 @@ def uploads_under_way(tx: Tx, image_ids: Collection[ImageId]) -> set[tuple[str, 
     return {(row.id, row.upload_id) for row in tx.execute(query)}
 
 
+def is_any_upload(tx: Tx) -> bool:
+    """Whether any upload is under way."""
+    query = select(images.c.id).where(images.c.upload_until.is_not(None)).limit(1)
+    return tx.execute(query).first() is not None
+
+
 def usage(tx: Tx, owner: ProjectId) -> Usage:
     count = func.count().label("images")
     total = func.coalesce(func.sum(images.c.size_bytes), 0).label("bytes")

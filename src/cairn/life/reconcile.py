@@ -1,10 +1,13 @@
 """Reconcilers: small loops that look at the database and make one thing true.
 
-A round takes no input: timer and nudge run the same code, so the rare path is the daily one. A round is
-repeatable at any point and on two processes at once; it does not retry, the next round does.
+A round takes no input: timer and hint run the same code, so the rare path is the daily one. A round is
+repeatable at any point and on two processes at once; it does not retry, the next round does. It says
+itself when it wants the next one: where nothing waits for time to pass, nothing is asked, so that a cloud
+at rest costs its database nothing.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
@@ -15,6 +18,8 @@ from cairn.core import log
 from cairn.core.clock import Clock
 from cairn.db.feed import Feed
 
+BROKEN_PAUSE_S = 10.0  # before a round that ended with a bug is tried again
+
 _log = log.get("reconcile")
 
 
@@ -24,11 +29,13 @@ class Round(Struct, frozen=True, kw_only=True):
     found: int = 0
     done: int = 0
     failed: tuple[str, ...] = ()  # "volume 7f…: full"
+    again_s: float | None = (
+        None  # look again after so long even without a hint; None: only at a hint
+    )
 
 
 class Reconciler(Protocol):
     name: str  # "compute.placer"; hints on this topic start a round
-    period_s: float
 
     async def run_once(self) -> Round: ...
 
@@ -44,7 +51,7 @@ class RoundRecord(Struct, kw_only=True):
 
 
 class Runner:
-    """Runs every reconciler: at once, at each hint, and each period in case a hint was lost."""
+    """Runs every reconciler: at once, at each hint, and when its last round asked for it."""
 
     def __init__(self, reconcilers: Sequence[Reconciler], feed: Feed, clock: Clock) -> None:
         self._reconcilers = tuple(reconcilers)
@@ -63,24 +70,26 @@ class Runner:
         try:
             while True:
                 flag.clear()
-                await self._round(reconciler)
-                try:
-                    async with asyncio.timeout(reconciler.period_s):
+                again_s = await self._round(reconciler)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(again_s):
                         await flag.wait()
-                except TimeoutError:
-                    continue
         finally:
             self._feed.unsubscribe(flag)
 
-    async def _round(self, reconciler: Reconciler) -> None:
+    async def _round(self, reconciler: Reconciler) -> float | None:
+        """Run one; after how many seconds it wants the next."""
         record = self.records[reconciler.name]
         try:
             record.last = await reconciler.run_once()
             record.trouble = None
+            again_s = record.last.again_s
         except Exception as error:  # The top of a task: a bug stops the round, not the process.
             record.trouble = f"{type(error).__name__}: {error}"
+            again_s = BROKEN_PAUSE_S
             _log.exception("round failed", reconciler=reconciler.name)
         record.rounds += 1
         record.last_at = self._clock.now()
         if record.last is not None and record.last.failed:
             _log.warning("round", reconciler=reconciler.name, failed=record.last.failed)
+        return again_s

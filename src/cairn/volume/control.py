@@ -13,6 +13,7 @@ from cairn.volume import service, store
 from cairn.volume.records import Volume
 
 BATCH_MAX = 100
+RETRY_S = 15.0  # before volumes that found no host are looked at again
 
 
 class Placer:
@@ -23,7 +24,6 @@ class Placer:
     """
 
     name = service.PLACER
-    period_s = 15.0
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -40,7 +40,8 @@ class Placer:
                 done += 1
             else:
                 failed.append(f"volume {volume.id}: {trouble}")
-        return Round(found=len(waiting), done=done, failed=tuple(failed))
+        again_s = RETRY_S if failed else None
+        return Round(found=len(waiting), done=done, failed=tuple(failed), again_s=again_s)
 
 
 def place_one(tx: Tx, volume_id: VolumeId) -> str | None:
