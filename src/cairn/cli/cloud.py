@@ -9,6 +9,7 @@ import json
 import ssl
 import time
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
@@ -16,13 +17,22 @@ from urllib.parse import urlencode, urlsplit
 import yaml
 
 from cairn.core.errors import CloudError, NotFound, Unavailable
-from cairn.host import private_files
+from cairn.host import credentials, private_files
+from cairn.settings import Settings
 
 T = TypeVar("T")
 TIMEOUT_S = 60.0
 LOOK_EVERY_S = 0.2
 # These services' catalog entries name their root; the version is for the client to add.
 VERSIONS = {"image": "/v2", "network": "/v2.0"}
+
+
+def as_operator(settings: Settings, *, timeout_s: float = TIMEOUT_S) -> "Cloud":
+    """The API as this installation's administrator, for the operator's own routes."""
+    clouds = credentials.paths(settings.credentials_dir).clouds_yaml
+    cloud = Cloud(clouds, f"cairn-{credentials.ADMIN_PROJECT}", timeout_s=timeout_s)
+    cloud.sign_in_as_before(settings.run_dir / "operator-token")
+    return cloud
 
 
 class Cloud:
@@ -34,34 +44,37 @@ class Cloud:
         except FileNotFoundError as error:
             raise NotFound(f"there is no {clouds_yaml}: `cairn up` writes it") from error
         self._auth = entry["auth"]
-        self._context = ssl.create_default_context(cafile=entry["cacert"])
+        self._context = ssl.create_default_context(cafile=entry.get("cacert"))
         self._timeout_s = timeout_s
         self._token = ""
+        self._kept: Path | None = None
         auth_url = self._auth["auth_url"]
         # The operator's own routes are no service of the catalog.
         root = auth_url.removesuffix("/identity/v3")
         self._endpoints: dict[str, str] = {"identity": auth_url, "cairn": f"{root}/cairn/v1"}
-        self._connections: dict[str, http.client.HTTPSConnection] = {}
+        self._connections: dict[str, http.client.HTTPConnection] = {}
         self.project_id = ""
         self.user_id = ""
 
-    def get_as_before(self, kept: Path, service: str, path: str) -> Any:
-        """`get` with the token that the last command left in `kept`, else signed in anew: a check
-        of a password is slow on purpose."""
+    def sign_in_as_before(self, kept: Path) -> None:
+        """`sign_in` with the token that the last command left in `kept`, else anew (also when it is
+        refused later): a check of a password is slow on purpose. Only for the operator's routes,
+        since it reads no catalog."""
+        self._kept = kept
         try:
             held = json.loads(kept.read_text())
         except (FileNotFoundError, ValueError):
             held = {}
         if held.get("auth_url") == self._auth["auth_url"]:
             self._token = held["token"]
-            try:
-                return self.get(service, path)
-            except Refused:
-                self._token = ""  # It has expired, or the cloud is another one.
+        else:
+            self._sign_in_and_keep(kept)
+
+    def _sign_in_and_keep(self, kept: Path) -> None:
+        self._token = ""
         self.sign_in()
         told = {"auth_url": self._auth["auth_url"], "token": self._token}
         private_files.write(kept, json.dumps(told))
-        return self.get(service, path)
 
     def sign_in(self) -> None:
         """Get a token and the catalog. Raises Unavailable, or what the API says."""
@@ -95,6 +108,9 @@ class Cloud:
     def put(self, service: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         return self._call("PUT", self._url(service, path), body)[0]
 
+    def patch(self, service: str, path: str, body: Mapping[str, Any]) -> Any:
+        return self._call("PATCH", self._url(service, path), body)[0]
+
     def delete(self, service: str, path: str) -> None:
         self._call("DELETE", self._url(service, path))
 
@@ -113,6 +129,18 @@ class Cloud:
     def _call(
         self, method: str, url: str, body: Mapping[str, Any] | None = None
     ) -> tuple[Any, Mapping[str, str]]:
+        try:
+            return self._call_once(method, url, body)
+        except Refused as error:
+            if error.status != HTTPStatus.UNAUTHORIZED or not self._kept:
+                raise
+        kept, self._kept = self._kept, None
+        self._sign_in_and_keep(kept)  # The token has expired, or the cloud is another one.
+        return self._call_once(method, url, body)
+
+    def _call_once(
+        self, method: str, url: str, body: Mapping[str, Any] | None
+    ) -> tuple[Any, Mapping[str, str]]:
         headers = {"accept": "application/json", "openstack-api-version": "compute 2.79"}
         if self._token:
             headers["x-auth-token"] = self._token
@@ -127,12 +155,10 @@ class Cloud:
     ) -> tuple[Any, Mapping[str, str]]:
         parts = urlsplit(url)
         target = parts.path + (f"?{parts.query}" if parts.query else "")
-        connection = self._connections.setdefault(
-            parts.netloc,
-            http.client.HTTPSConnection(
-                parts.netloc, context=self._context, timeout=self._timeout_s
-            ),
-        )
+        connection = self._connections.get(parts.netloc)
+        if connection is None:
+            connection = self._connect(parts.scheme, parts.netloc)
+            self._connections[parts.netloc] = connection
         try:
             connection.request(method, target, body=content, headers=dict(headers))
             answer = connection.getresponse()
@@ -148,6 +174,11 @@ class Cloud:
         lower = {name.lower(): value for name, value in answer.getheaders()}
         is_json = said and "json" in lower.get("content-type", "")
         return (json.loads(said) if is_json else said), lower
+
+    def _connect(self, scheme: str, netloc: str) -> http.client.HTTPConnection:
+        if scheme == "http":  # `cairn dev` has no certificate.
+            return http.client.HTTPConnection(netloc, timeout=self._timeout_s)
+        return http.client.HTTPSConnection(netloc, context=self._context, timeout=self._timeout_s)
 
 
 def until(look: Callable[[], T | None], *, what: str, within_s: float) -> T:

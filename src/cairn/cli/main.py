@@ -6,7 +6,9 @@ called. A failure that was foreseen is printed as what happened, why, and where 
 
 import importlib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -18,6 +20,7 @@ COMMANDS = {
     "up": ("cairn.cli.up", "Start the cloud on this machine; --demo boots a first server."),
     "down": ("cairn.cli.down", "Stop the cloud: guests too, unless --keep-guests."),
     "status": ("cairn.cli.status", "Show every process, host and engine, and what is wrong."),
+    "host": ("cairn.cli.host", "Look at hosts and change them: health, zones, drain, fence."),
     "doctor": ("cairn.cli.doctor", "Probe this machine; name the command that cures each finding."),
     "wipe": ("cairn.cli.down", "Stop the cloud and delete all that it holds."),
     "install": ("cairn.cli.install", "Write systemd units, so that it starts with the machine."),
@@ -30,26 +33,38 @@ COMMANDS = {
 }
 
 
+# name: (module, function in it, one line of help)
+Table = Mapping[str, tuple[str, str, str]]
+
+
 class LazyCommands(click.Group):
-    """Commands by the table above."""
+    """Commands by a table; each one's module is imported when the command is called."""
+
+    def __init__(self, *words: Any, table: Table, **more: Any) -> None:
+        super().__init__(*words, **more)
+        self._table = table
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return list(self._table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        if cmd_name not in self._table:
             return None
-        module, _ = COMMANDS[cmd_name]
-        command = getattr(importlib.import_module(module), cmd_name)
+        module, function, _ = self._table[cmd_name]
+        command = getattr(importlib.import_module(module), function)
         assert isinstance(command, click.Command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, help_) for name, (_, help_) in COMMANDS.items()])
+            formatter.write_dl([(name, help_) for name, (_, _, help_) in self._table.items()])
 
 
-@click.command(cls=LazyCommands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    cls=LazyCommands,
+    table={name: (module, name, help_) for name, (module, help_) in COMMANDS.items()},
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="cairn")
 def cairn() -> None:
     """Cairn: one command, one machine, one cloud that speaks OpenStack's APIs."""

@@ -13,10 +13,10 @@ from typing import Any
 import click
 
 from cairn import settings as settings_file
-from cairn.cli.cloud import Cloud
+from cairn.cli.cloud import as_operator
 from cairn.cli.main import state_option
 from cairn.core.errors import CloudError
-from cairn.host import credentials, supervise
+from cairn.host import supervise
 from cairn.settings import Settings
 
 API_TIMEOUT_S = 5.0
@@ -55,10 +55,8 @@ def _show_processes(settings: Settings) -> list[str]:
 
 
 def _show_cloud(settings: Settings) -> list[str]:
-    clouds = credentials.paths(settings.credentials_dir).clouds_yaml
     try:
-        cloud = Cloud(clouds, f"cairn-{credentials.ADMIN_PROJECT}", timeout_s=API_TIMEOUT_S)
-        told = cloud.get_as_before(settings.run_dir / "operator-token", "cairn", "/status")
+        told = as_operator(settings, timeout_s=API_TIMEOUT_S).get("cairn", "/status")
     except CloudError as error:
         click.echo(f"API         {settings.api_url}: no answer")
         return [f"API: {error}"]
