@@ -56,6 +56,8 @@ class LazyCommands(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        if not self._table:
+            return
         with formatter.section("Commands"):
             formatter.write_dl([(name, help_) for name, (_, _, help_) in self._table.items()])
 
