@@ -135,7 +135,7 @@ class Reception(Struct, frozen=True, kw_only=True):
     """This host waits for a guest; where it is to be sent."""
 
     migration_id: str
-    memory_port: int  # 0: only disks are received
+    memory_port: int  # for the guest's state; of one that is stopped, for the word that all is there
     disks: tuple[DiskDoor, ...] = ()
     trouble: str = ""
 

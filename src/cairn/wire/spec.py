@@ -63,6 +63,7 @@ class NicSpec(Struct, frozen=True, kw_only=True):
     """A port plugged into a guest, in this order."""
 
     port_id: PortId
+    position: int = -1  # keeps its place in the guest while others come and go; -1: that in the list
 
 
 class Power(StrEnum):
@@ -76,6 +77,7 @@ class Incoming(Struct, frozen=True, kw_only=True):
     migration_id: str
     from_node: NodeId
     from_address: str  # of that host's underlay
+    secret: str = ""  # 64 hexadecimal digits that only both hosts know, for this migration; never shown
 
 
 class DiskDoor(Struct, frozen=True, kw_only=True):
@@ -92,9 +94,10 @@ class Outgoing(Struct, frozen=True, kw_only=True):
     migration_id: str
     to_node: NodeId
     address: str
-    memory_port: int  # 0: the guest does not run, only its disks are sent
+    memory_port: int  # as the receiver said
     disks: tuple[DiskDoor, ...] = ()  # of the disks that are not shared
     bandwidth_mib_s: int = 0  # at most; 0: as fast as it goes
+    secret: str = ""  # the same as the receiver's
 
 
 class GuestSpec(Struct, frozen=True, kw_only=True):
