@@ -158,7 +158,9 @@ def attach_interface(tx: Tx, who: Caller, server_id: ServerId, wish: NicWish) ->
                 "more specific."
             )
         wish = NicWish(network_id=found[0].id, fixed_ip=wish.fixed_ip, tag=wish.tag)
-    position = max((n.position for n in has), default=-1) + 1
+    # The lowest that is free: it decides where the nic sits in the guest, and places there are few.
+    taken = {n.position for n in has}
+    position = next(p for p in range(len(has) + 1) if p not in taken)
     nic = plug_nic(tx, who, server, wish, UNSET, position)
     if server.node_id is not None:
         network.bind_port(tx, nic.port_id, server.id, server.node_id)

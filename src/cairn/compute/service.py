@@ -199,7 +199,9 @@ def _guest(server: Server, disks: list[Disk], nics: list[Nic]) -> GuestSpec:
         vcpus=server.flavor.vcpus,
         memory_mib=server.flavor.memory_mib,
         disks=own + plugged,
-        nics=tuple(NicSpec(port_id=nic.port_id) for nic in nics if nic.is_wanted),
+        nics=tuple(
+            NicSpec(port_id=nic.port_id, position=nic.position) for nic in nics if nic.is_wanted
+        ),
         power=server.power,
         boot_number=server.boot_number,
         soft_reboot=server.is_soft_reboot,
