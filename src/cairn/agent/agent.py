@@ -21,7 +21,7 @@ from cairn.core.clock import Clock
 from cairn.core.errors import CloudError
 from cairn.core.ids import NetworkId, NodeId, ServerId
 from cairn.core.tasks import TaskGroup
-from cairn.wire.report import HostFacts, NodeReport
+from cairn.wire.report import HostFacts, NodeReport, digest_of
 from cairn.wire.spec import NodeSpec, ZoneSpec
 
 LOOK_PERIOD_S = 30.0  # even if no driver says that something changed
@@ -37,6 +37,12 @@ class KeepsSpec(Protocol):
     def load(self) -> NodeSpec | None: ...
 
     def save(self, spec: NodeSpec) -> None: ...
+
+    def is_confirmed(self) -> bool:
+        """Whether `confirm` was called since the host booted."""
+        ...
+
+    def confirm(self) -> None: ...
 
 
 class Agent:
@@ -61,6 +67,8 @@ class Agent:
         self._clock = clock
         self._facts = facts
         self._want = ledger.load()
+        self._is_confirmed = ledger.is_confirmed()
+        self._is_told = False
         self._have = View()
         self._busy: dict[str, Step] = {}
         self._ended_while_looking: set[str] = set()
@@ -94,6 +102,19 @@ class Agent:
         self.nudge()
         return True
 
+    def confirm(self, number: int) -> None:
+        """The control plane says that the spec of this number is what should be, now.
+
+        It holds until the host reboots: what was running may have been started elsewhere only after this
+        host was fenced, and nothing but a boot starts a guest that was ended from outside."""
+        if self._want is None or self._want.number != number:
+            return  # A late word about something older.
+        if not self._is_confirmed:
+            self._ledger.confirm()
+            self._is_confirmed = True
+        self._is_told = True
+        self.nudge()
+
     async def run(self) -> None:
         """Bring up the engines, then look, plan and act until cancelled."""
         try:
@@ -111,7 +132,7 @@ class Agent:
 
     def report(self, number: int) -> NodeReport:
         """What there is to tell now."""
-        return reports.report(
+        told = reports.report(
             self._want or NodeSpec(node_id=self.node_id, number=0),
             self._have,
             number=number,
@@ -119,6 +140,7 @@ class Agent:
             trouble_of=self._troubles.get,
             applied_zone_number=self._actor.applied_zone_number,
         )
+        return msgspec.structs.replace(told, digest=digest_of(told))
 
     async def _start_drivers(self) -> None:
         """Each engine as soon as it can; one that fails is tried again and does not hold up the others."""
@@ -151,10 +173,17 @@ class Agent:
         """One look and the steps that follow from it. A driver that cannot look now spoils one round only."""
         self._ended_while_looking.clear()
         try:
-            self._have = await look(self.drivers, self._served_metadata())
+            seen = await look(self.drivers, self._served_metadata())
         except CloudError as error:
             _log.warning("look failed", error=str(error))
             return
+        self._have = msgspec.structs.replace(
+            seen,
+            is_confirmed=self._is_confirmed,
+            is_told=self._is_told,
+            machines=dict(self._actor.machines),
+            doors=dict(self._actor.doors),
+        )
         self.has_looked = True
         self._note_stopping()
         if self._want is not None:
@@ -238,6 +267,8 @@ class Agent:
         wished |= {f"image:{i.id}" for i in want.images}
         wished |= {f"port:{p.id}" for p in want.ports}
         wished |= {f"metadata:{n.network_id}" for n in want.metadata_networks}
+        wished |= {f"power:{m.node_id}" for m in want.machines}
+        wished |= {f"door:{d.node_id}" for d in want.doors}
         self._troubles.keep(wished | planned | set(self._busy) | {"zone"})
 
     def _rest_s(self) -> float:
@@ -253,17 +284,3 @@ class Agent:
                 if since_s is not None:
                     rest_s = min(rest_s, max(since_s + guest.stop_grace_s - now_s, 0.05))
         return rest_s
-
-
-def same_news(a: NodeReport | None, b: NodeReport) -> bool:
-    """Whether two reports tell the same, numbers and free space aside."""
-    return a is not None and _essence(a) == _essence(b)
-
-
-def _essence(report: NodeReport) -> NodeReport:
-    return msgspec.structs.replace(
-        report,
-        number=0,
-        facts=msgspec.structs.replace(report.facts, disk_free_gib=0),
-        volumes=tuple(msgspec.structs.replace(v, used_bytes=0) for v in report.volumes),
-    )

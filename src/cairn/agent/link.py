@@ -5,15 +5,16 @@ import contextlib
 import random
 from collections.abc import Awaitable, Callable
 
-from cairn.agent.agent import Agent, same_news
+from cairn.agent.agent import Agent
 from cairn.core import log
 from cairn.core.errors import CloudError, Unavailable
-from cairn.core.ids import NodeId
-from cairn.core.tasks import TaskGroup
+from cairn.core.tasks import TaskGroup, first_to_end
 from cairn.wire.link import (
     PING_PERIOD_S,
+    SILENCE_S,
     WIRE_VERSION,
     Answer,
+    Confirmed,
     ConsoleLog,
     Hello,
     Link,
@@ -25,9 +26,9 @@ from cairn.wire.link import (
     Spec,
     Welcome,
 )
+from cairn.wire.report import NodeReport
 
 RECONNECT_S = (0.2, 0.5, 1.0, 2.0, 5.0)
-REPORT_PERIOD_S = 60.0  # a report goes out this often even without news: free space, mainly
 REPORT_PAUSE_S = 0.02  # what changes within this time goes out as one report
 
 Connect = Callable[[], Awaitable[Link]]
@@ -50,6 +51,7 @@ class ControlLink:
         self._connect = connect
         self._open_screen = open_screen
         self._version = agent_version
+        self._ping_period_s = PING_PERIOD_S  # the control plane says how often
         self._jitter = jitter
         self._news = asyncio.Event()
         self._tasks = TaskGroup()
@@ -80,29 +82,31 @@ class ControlLink:
     async def _converse(self) -> None:
         link = await self._connect()
         try:
-            base = await self._introduce(link)
+            known = self._agent.report(0) if self._agent.has_looked else None
+            welcome = await self._introduce(link, known)
             self.is_connected = True
             _log.info("connected to the control plane")
-            work = [
-                asyncio.create_task(self._receive(link), name="link receive"),
-                asyncio.create_task(self._report(link, base), name="link report"),
-                asyncio.create_task(self._ping(link), name="link ping"),
-            ]
-            try:
-                done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for task in work:
-                    task.cancel()
-                await asyncio.gather(*work, return_exceptions=True)
-            for task in done:
-                task.result()
+            told = None if welcome.wants_report else known
+            errors = await first_to_end(
+                ("link receive", self._receive(link)),
+                ("link report", self._report(link, welcome.report_base, told)),
+                ("link ping", self._ping(link)),
+            )
+            for error in errors:
+                raise error
         finally:
             link.close()
 
-    async def _introduce(self, link: Link) -> int:
-        node_id: NodeId = self._agent.node_id
+    async def _introduce(self, link: Link, known: NodeReport | None) -> Welcome:
+        agent = self._agent
         await link.send(
-            Hello(wire_version=WIRE_VERSION, node_id=node_id, agent_version=self._version)
+            Hello(
+                wire_version=WIRE_VERSION,
+                node_id=agent.node_id,
+                agent_version=self._version,
+                spec_number=agent.want.number if agent.want is not None else 0,
+                report_digest=known.digest if known is not None else b"",
+            )
         )
         answer = await link.receive()
         if isinstance(answer, Refused):
@@ -111,44 +115,43 @@ class ControlLink:
         if not isinstance(answer, Welcome):
             raise Unavailable("The control plane did not welcome this host.")
         self.refusal = None
-        return answer.report_base
+        self._ping_period_s = answer.ping_period_s
+        return answer
 
     async def _receive(self, link: Link) -> None:
+        silence_s = SILENCE_S + 2 * self._ping_period_s
         while True:
-            frame = await link.receive()
+            frame = await link.receive(silence_s)
             if isinstance(frame, Spec):
                 self._agent.accept(frame.spec)
+                self._agent.confirm(frame.spec.number)
+            elif isinstance(frame, Confirmed):
+                self._agent.confirm(frame.number)
+            elif isinstance(frame, Refused):
+                self.refusal = frame.reason
+                raise Unavailable(f"The control plane cut this host off: {frame.reason}")
             elif isinstance(frame, Question):
                 self._tasks.start(self._answer(link, frame), name=f"question {frame.number}")
 
-    async def _report(self, link: Link, base: int) -> None:
-        """The first as soon as the host has looked; then one a change, and one a period."""
-        loop = asyncio.get_running_loop()
-        number, last, sent_s = base, None, 0.0
-        while True:
-            await self._something_to_tell(is_first=last is None, sent_s=sent_s)
-            is_due = last is None or loop.time() >= sent_s + REPORT_PERIOD_S
-            report = self._agent.report(number + 1)
-            if is_due or not same_news(last, report):
-                number += 1
-                await link.send(Report(report=report))
-                last, sent_s = report, loop.time()
-
-    async def _something_to_tell(self, *, is_first: bool, sent_s: float) -> None:
-        """Return at news, or when the period since the last report is over."""
-        while is_first and not self._agent.has_looked:
+    async def _report(self, link: Link, base: int, told: NodeReport | None) -> None:
+        """As soon as the host has looked, unless it was told already; then whenever there is news."""
+        number = base
+        while not self._agent.has_looked:
             self._news.clear()
             await self._news.wait()
-        if not is_first:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(sent_s + REPORT_PERIOD_S):
-                    await self._news.wait()
-                    await asyncio.sleep(REPORT_PAUSE_S)
-        self._news.clear()
+        while True:
+            self._news.clear()
+            report = self._agent.report(number + 1)
+            if told is None or told.digest != report.digest:
+                number += 1
+                await link.send(Report(report=report))
+                told = report
+            await self._news.wait()
+            await asyncio.sleep(REPORT_PAUSE_S)
 
     async def _ping(self, link: Link) -> None:
         while True:
-            await asyncio.sleep(PING_PERIOD_S)
+            await asyncio.sleep(self._ping_period_s)
             await link.send(Ping())
 
     async def _answer(self, link: Link, question: Question) -> None:

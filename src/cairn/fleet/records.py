@@ -12,6 +12,9 @@ from cairn.wire.report import EngineSeen, HealthSeen, HostFacts
 DEFAULT_ZONE = "nova"
 
 
+ROLES = ("compute", "network", "storage", "power")
+
+
 class NodeState(StrEnum):
     JOINING = "joining"  # enrolled, never heard of
     UP = "up"
@@ -78,9 +81,49 @@ class Node(Struct, frozen=True, kw_only=True):
     agent_version: str = ""
     wire_version: int = 0
     key_digest: str = ""  # SHA-256 of its public key (hex): who may ask for its certificate again
+    address: str = ""  # that its certificate speaks for; empty: of a host that was there from the start
+    origin: str = ""  # how it became a member: "first host", "token rack-3"
+    set_by_hand: tuple[str, ...] = ()  # "zone", "roles": enrolment leaves them as an operator set them
+    wanted_images: tuple[ImageId, ...] = ()  # to be fetched before a server needs them
 
     @property
     def is_usable(self) -> bool:
         """Whether new guests may be placed here now."""
         is_open = self.enabled and not self.is_draining
         return self.state is NodeState.UP and is_open and self.facts is not None
+
+
+class Coming(Struct, frozen=True, kw_only=True):
+    """A host whose agent connects."""
+
+    node_id: NodeId
+    control_id: str | None = None  # the control process that it connects to
+    agent_version: str = ""
+    wire_version: int = 0
+
+
+class Arrival(Struct, frozen=True, kw_only=True):
+    """What a host that was taken in must know."""
+
+    report_base: int  # its reports are numbered upwards from here
+    spec_number: int  # of what should be on it now
+    report_digest: bytes | None  # of the last that is known of it
+
+
+class HostLoad(Struct, frozen=True, kw_only=True):
+    """What a host carries, counted by those who know (compute); fleet only shows it and heeds it."""
+
+    servers: int = 0
+    volumes: int = 0
+    vcpus: int = 0  # that may be promised, and what is taken of them
+    vcpus_taken: int = 0
+    memory_mib: int = 0
+    memory_mib_taken: int = 0
+    disk_gib: int = 0
+    disk_gib_taken: int = 0
+    zone_networks: int = 0  # networks that live in its zone
+    aggregates: tuple[str, ...] = ()  # names
+    zone_held_by: str = ""  # the aggregate that says which zone it is in
+
+
+NO_LOAD = HostLoad()

@@ -1,11 +1,17 @@
 """What may be done to hosts, and how the slices say that a host's work changed."""
 
-from cairn.core.ids import NodeId
+from collections.abc import Sequence
+
+import msgspec
+
+from cairn.core.errors import NotFound
+from cairn.core.ids import ImageId, NodeId
 from cairn.db.engine import Tx
 from cairn.fleet import store
-from cairn.fleet.records import NODE_LIFE, Node, NodeState
-from cairn.wire.report import NodeReport
+from cairn.fleet.records import NODE_LIFE, Arrival, Coming, Node, NodeState
+from cairn.wire.report import HostFacts, NodeReport
 
+HOSTS_TOPIC = "fleet.hosts"  # which hosts there are, or what they can take, changed
 GENERATION_SHIFT = 32  # a report's number is its generation and a count: later agents always win
 
 
@@ -36,43 +42,118 @@ def nodes(tx: Tx) -> list[Node]:
     return store.all_nodes(tx)
 
 
-def enrol(tx: Tx, node_id: NodeId, *, hostname: str, zone: str, roles: tuple[str, ...]) -> None:
-    """Make a host a member, or bring its name, zone and roles up to date. Repeatable."""
-    if any(n.id == node_id for n in store.all_nodes(tx)):
-        store.change_node(tx, node_id, hostname=hostname, zone=zone, roles=roles)
-    else:
-        store.add_node(tx, node_id, hostname=hostname, zone=zone, roles=roles)
+def enrol(
+    tx: Tx,
+    node_id: NodeId,
+    *,
+    hostname: str,
+    zone: str,
+    roles: tuple[str, ...],
+    origin: str = "",
+) -> None:
+    """Make a host a member, or bring its name, zone and roles up to date. Repeatable.
+
+    Zone and roles that an operator set since stay. `origin`: "first host", "token NAME"."""
+    try:
+        known = store.node(tx, node_id)
+    except NotFound:
+        store.add_node(tx, node_id, hostname=hostname, zone=zone, roles=roles, origin=origin)
+        return
+    zone = known.zone if "zone" in known.set_by_hand else zone
+    roles = known.roles if "roles" in known.set_by_hand else roles
+    store.change_node(tx, node_id, hostname=hostname, zone=zone, roles=roles)
+
+
+def take_in(tx: Tx, coming: Sequence[Coming]) -> dict[NodeId, Arrival]:
+    """These hosts' agents have come (back): a new generation for each. Who is not enrolled is left out."""
+    found: dict[NodeId, Arrival] = {}
+    taken: list[tuple[Coming, int]] = []
+    for one in coming:
+        seen = store.presence(tx, one.node_id)
+        if seen is None:
+            continue
+        if seen.state is not NodeState.UP:
+            _come_back(tx, one.node_id)
+        generation = seen.generation + 1
+        taken.append((one, generation))
+        found[one.node_id] = Arrival(
+            report_base=generation << GENERATION_SHIFT,
+            spec_number=seen.spec_number,
+            report_digest=seen.report_digest,
+        )
+    store.take_in(tx, taken)
+    return found
 
 
 def connected(tx: Tx, node_id: NodeId) -> int:
-    """The host's agent has come (back). Returns the base for the numbers of its reports."""
-    seen = store.node(tx, node_id)
-    store.move(tx, seen, "connected")
-    return store.raise_generation(tx, node_id) << GENERATION_SHIFT
+    """`take_in` of one host: the base for the numbers of its reports. Raises NotFound."""
+    found = take_in(tx, [Coming(node_id=node_id)])
+    if node_id not in found:
+        raise NotFound(f"Host {node_id} is not enrolled here.")
+    return found[node_id].report_base
 
 
-def silent(tx: Tx, node_id: NodeId) -> None:
-    """The host's lease ran out. Nothing is started elsewhere on this alone."""
-    seen = store.node(tx, node_id)
+def _come_back(tx: Tx, node_id: NodeId) -> None:
+    """A host that was not up is heard again."""
+    store.move(tx, store.node(tx, node_id), "connected")
+    wake_placers(tx)
+
+
+def wake_placers(tx: Tx) -> None:
+    """There may be room that was not there before."""
+    tx.wake(HOSTS_TOPIC)
+    tx.wake("compute.placer")
+    tx.wake("volume.placer")
+
+
+def silent(tx: Tx, node_id: NodeId, *, heard_by: str | None = None) -> None:
+    """The host's lease ran out. Nothing is started elsewhere on this alone.
+
+    `heard_by`: the control process that says so; what another one holds by now is not silent."""
+    seen = store.find_node(tx, node_id)
+    if seen is None or (heard_by is not None and seen.control_id not in (None, heard_by)):
+        return
     if NODE_LIFE.allows(seen.state, "silent"):
         store.move(tx, seen, "silent")
-        tx.wake("fleet")
+        tx.wake(HOSTS_TOPIC)
+        tx.wake("fleet.loss")
 
 
 def take_report(tx: Tx, report: NodeReport) -> bool:
     """Write what the host said of itself; False (and nothing else may be believed) if it is old news."""
-    was_known = store.node(tx, report.node_id).facts is not None
+    known = store.facts_of(tx, report.node_id)
     is_news = store.record_report(tx, report)
-    if is_news and not was_known:
-        tx.wake("compute.placer")  # The first facts of a host are new room.
-        tx.wake("volume.placer")
+    if is_news and not _is_same_room(known, report.facts):
+        wake_placers(tx)
     return is_news
+
+
+def _is_same_room(known: HostFacts | None, said: HostFacts) -> bool:
+    """Whether nothing changed that decides about what is placed on a host."""
+    return known is not None and known == msgspec.structs.replace(
+        said, disk_free_gib=known.disk_free_gib
+    )
+
+
+def living(tx: Tx) -> list[NodeId]:
+    """The hosts that are up, as far as the database knows."""
+    return store.ids_in_state(tx, NodeState.UP)
+
+
+def want_images(tx: Tx, node_id: NodeId, wanted: tuple[ImageId, ...]) -> None:
+    """The host fetches these images if it does not hold them; it keeps them as any that it holds."""
+    known = store.node(tx, node_id)
+    missing = {*known.wanted_images, *wanted} - set(known.images)
+    if missing != set(known.wanted_images):
+        store.want_images(tx, node_id, tuple(sorted(missing)))
+        touch(tx, node_id)
 
 
 def set_enabled(tx: Tx, node_id: NodeId, *, enabled: bool, reason: str | None = None) -> None:
     """Whether new guests may be placed on the host. Raises NotFound."""
     store.node(tx, node_id)
     store.set_enabled(tx, node_id, enabled=enabled, reason=reason)
+    wake_placers(tx)
 
 
 def is_up(node: Node) -> bool:

@@ -1,5 +1,8 @@
 """The table of hosts."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -12,15 +15,18 @@ from sqlalchemy import (
     Text,
     bindparam,
     false,
+    literal,
     select,
     true,
+    tuple_,
 )
 
 from cairn.core.errors import NotFound
 from cairn.core.ids import ImageId, NodeId
 from cairn.db.columns import Json, Time, id_column, metadata
 from cairn.db.engine import Tx
-from cairn.fleet.records import NODE_LIFE, Node, NodeState, PowerAddress
+from cairn.db.prepared import Prepared
+from cairn.fleet.records import NODE_LIFE, Coming, Node, NodeState, PowerAddress
 from cairn.wire.report import EngineSeen, HealthSeen, HostFacts, NodeReport
 
 nodes = Table(
@@ -54,7 +60,15 @@ nodes = Table(
     Column("agent_version", String(64), nullable=False, server_default=""),
     Column("wire_version", Integer, nullable=False, server_default="0"),
     Column("key_digest", String(64), nullable=False, server_default=""),
+    Column("address", String(255), nullable=False, server_default=""),
+    Column("origin", String(255), nullable=False, server_default=""),
+    Column("set_by_hand", Json(tuple[str, ...]), nullable=False, server_default="[]"),
+    Column("wanted_images", Json(tuple[ImageId, ...]), nullable=False, server_default="[]"),
+    Index("ix_nodes_state", "state"),
     Index("ix_nodes_zone", "zone", "has_network_role"),
+    Index("ix_nodes_hostname", "hostname", "id"),
+    Index("ix_nodes_key_digest", "key_digest"),
+    Index("ix_nodes_address", "address"),
 )
 
 _NODE = [c for c in nodes.c if c.name != "has_network_role"]
@@ -70,6 +84,11 @@ def _node(row: object) -> Node:
     return Node(**values)
 
 
+def find_node(tx: Tx, node_id: NodeId) -> Node | None:
+    row = tx.execute(_BY_ID, {"wanted_id": node_id}).one_or_none()
+    return None if row is None else _node(row)
+
+
 def node(tx: Tx, node_id: NodeId) -> Node:
     row = tx.execute(_BY_ID, {"wanted_id": node_id}).one_or_none()
     if row is None:
@@ -82,13 +101,41 @@ def all_nodes(tx: Tx) -> list[Node]:
     return [_node(row) for row in tx.execute(select(*_NODE).order_by(nodes.c.hostname, nodes.c.id))]
 
 
+def nodes_named(tx: Tx, hostname: str, limit: int) -> list[Node]:
+    query = select(*_NODE).where(nodes.c.hostname == hostname).order_by(nodes.c.id).limit(limit)
+    return [_node(row) for row in tx.execute(query)]
+
+
+def list_nodes(
+    tx: Tx, *, zone: str | None, state: str | None, after: Node | None, limit: int
+) -> list[Node]:
+    """A page of hosts by name, those after `after`."""
+    query = select(*_NODE).order_by(nodes.c.hostname, nodes.c.id).limit(limit)
+    if zone is not None:
+        query = query.where(nodes.c.zone == zone)
+    if state is not None:
+        query = query.where(nodes.c.state == state)
+    if after is not None:
+        place = tuple_(nodes.c.hostname, nodes.c.id)
+        query = query.where(place > tuple_(literal(after.hostname), literal(after.id)))
+    return [_node(row) for row in tx.execute(query)]
+
+
+def nodes_in_zone(tx: Tx, zone: str) -> list[NodeId]:
+    """All hosts of a zone: for what concerns each of them."""
+    query = select(nodes.c.id).where(nodes.c.zone == zone).order_by(nodes.c.id)
+    return list(tx.execute(query).scalars())
+
+
 def network_nodes(tx: Tx, zone: str) -> list[NodeId]:
     """Who writes the logical network of a zone."""
     where = (nodes.c.zone == zone) & nodes.c.has_network_role
     return list(tx.execute(select(nodes.c.id).where(where).order_by(nodes.c.id)).scalars())
 
 
-def add_node(tx: Tx, node_id: NodeId, *, hostname: str, zone: str, roles: tuple[str, ...]) -> None:
+def add_node(
+    tx: Tx, node_id: NodeId, *, hostname: str, zone: str, roles: tuple[str, ...], origin: str
+) -> None:
     tx.execute(
         nodes.insert().values(
             id=node_id,
@@ -96,6 +143,7 @@ def add_node(tx: Tx, node_id: NodeId, *, hostname: str, zone: str, roles: tuple[
             zone=zone,
             roles=roles,
             has_network_role="network" in roles,
+            origin=origin,
             state=NodeState.JOINING,
             state_since=tx.now,
         )
@@ -112,27 +160,87 @@ def change_node(
     )
 
 
+class Presence(NamedTuple):
+    """What must be known of a host when its agent connects."""
+
+    state: NodeState
+    generation: int
+    spec_number: int
+    report_digest: bytes | None
+
+
+_PRESENCE = Prepared(
+    select(nodes.c.state, nodes.c.generation, nodes.c.spec_number, nodes.c.report_digest).where(
+        nodes.c.id == bindparam("node_id")
+    )
+)
+_TAKE_IN = Prepared(
+    nodes.update()
+    .where(nodes.c.id == bindparam("node_id"))
+    .values(
+        generation=bindparam("new_generation"),
+        control_id=bindparam("by"),
+        agent_version=bindparam("version"),
+        wire_version=bindparam("wire"),
+    )
+)
+_RAISE_SPEC = Prepared(
+    nodes.update()
+    .where(nodes.c.id == bindparam("node_id"))
+    .values(spec_number=nodes.c.spec_number + 1)
+    .returning(nodes.c.spec_number)
+)
+_FACTS = Prepared(select(nodes.c.facts).where(nodes.c.id == bindparam("node_id")))
+_RECORD = Prepared(
+    nodes.update()
+    .where(nodes.c.id == bindparam("node_id"), nodes.c.report_number < bindparam("number"))
+    .values(
+        report_number=bindparam("number"),
+        reported_spec_number=bindparam("said_spec_number"),
+        report_digest=bindparam("digest"),
+        facts=bindparam("said_facts", type_=nodes.c.facts.type),
+        hostname=bindparam("name"),
+        engines=bindparam("said_engines", type_=nodes.c.engines.type),
+        images=bindparam("said_images", type_=nodes.c.images.type),
+        health=bindparam("said_health", type_=nodes.c.health.type),
+    )
+)
+
+
+def presence(tx: Tx, node_id: NodeId) -> Presence | None:
+    row = tx.run(_PRESENCE, {"node_id": node_id}).first()
+    return None if row is None else Presence(NodeState(row[0]), *row[1:])
+
+
+def take_in(tx: Tx, taken: Sequence[tuple[Coming, int]]) -> None:
+    """Write each host's new generation, and by whom and how it is connected."""
+    rows = [
+        {
+            "node_id": coming.node_id,
+            "new_generation": generation,
+            "by": coming.control_id,
+            "version": coming.agent_version[:64],
+            "wire": coming.wire_version,
+        }
+        for coming, generation in taken
+    ]
+    tx.run_many(_TAKE_IN, rows)
+
+
+def ids_in_state(tx: Tx, state: NodeState) -> list[NodeId]:
+    query = select(nodes.c.id).where(nodes.c.state == state).order_by(nodes.c.id)
+    return list(tx.execute(query).scalars())
+
+
+def facts_of(tx: Tx, node_id: NodeId) -> HostFacts | None:
+    found: HostFacts | None = tx.run(_FACTS, {"node_id": node_id}).scalar()
+    return found
+
+
 def raise_spec_number(tx: Tx, node_id: NodeId) -> int:
-    number = tx.execute(
-        nodes.update()
-        .where(nodes.c.id == node_id)
-        .values(spec_number=nodes.c.spec_number + 1)
-        .returning(nodes.c.spec_number)
-    ).scalar_one_or_none()
+    number = tx.run(_RAISE_SPEC, {"node_id": node_id}).scalar()
     if number is None:
         raise NotFound(f"Host {node_id} could not be found.")
-    return int(number)
-
-
-def raise_generation(tx: Tx, node_id: NodeId) -> int:
-    number = tx.execute(
-        nodes.update()
-        .where(nodes.c.id == node_id)
-        .values(generation=nodes.c.generation + 1)
-        .returning(nodes.c.generation)
-    ).scalar_one_or_none()
-    if number is None:
-        raise NotFound(f"Host {node_id} is not enrolled here.")
     return int(number)
 
 
@@ -150,19 +258,39 @@ def move(tx: Tx, seen: Node, event: str) -> NodeState:
 
 def record_report(tx: Tx, report: NodeReport) -> bool:
     """Write what a host said of itself; False when we already know something newer."""
-    done = tx.execute(
+    said = {
+        "node_id": report.node_id,
+        "number": report.number,
+        "said_spec_number": report.spec_number,
+        "digest": report.digest or None,
+        "said_facts": report.facts,
+        "name": report.facts.hostname,
+        "said_engines": report.engines,
+        "said_images": tuple(i.id for i in report.images if i.ready),
+        "said_health": report.health,
+    }
+    return tx.run(_RECORD, said).rowcount == 1
+
+
+def arrange(tx: Tx, node: Node) -> None:
+    """Write what an operator may choose of a host."""
+    tx.execute(
         nodes.update()
-        .where(nodes.c.id == report.node_id, nodes.c.report_number < report.number)
+        .where(nodes.c.id == node.id)
         .values(
-            report_number=report.number,
-            reported_spec_number=report.spec_number,
-            facts=report.facts,
-            hostname=report.facts.hostname,
-            engines=report.engines,
-            images=tuple(i.id for i in report.images if i.ready),
+            zone=node.zone,
+            roles=node.roles,
+            has_network_role="network" in node.roles,
+            rack=node.rack,
+            labels=node.labels,
+            power=node.power,
+            set_by_hand=node.set_by_hand,
         )
     )
-    return done.rowcount == 1
+
+
+def want_images(tx: Tx, node_id: NodeId, wanted: tuple[ImageId, ...]) -> None:
+    tx.execute(nodes.update().where(nodes.c.id == node_id).values(wanted_images=wanted))
 
 
 def set_enabled(tx: Tx, node_id: NodeId, *, enabled: bool, reason: str | None) -> None:

@@ -3,26 +3,36 @@
 An agent's connection proves who it is by its certificate. While it lasts and talks, its host is up; that
 is known in memory only, and the database hears of changes of life alone. A control plane that starts
 gives every host the full lease to come back.
+
+A connection costs one task and a few hundred bytes of ours: what is composed, sent and believed goes by
+the batch, for all hosts together (arrivals.py, outbox.py, inbox.py).
 """
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 from cairn.core import log
 from cairn.core.errors import CloudError, Invalid, NotFound, Unavailable
 from cairn.core.ids import NodeId, ServerId
-from cairn.core.tasks import TaskGroup
+from cairn.core.tasks import Batcher, TaskGroup
 from cairn.db.engine import Database, Tx
 from cairn.db.feed import Feed
 from cairn.fleet import service
+from cairn.fleet.arrivals import Arrivals
 from cairn.fleet.ask import ANSWER_SECONDS_MAX
-from cairn.fleet.records import NodeState
+from cairn.fleet.inbox import Inbox, TakeReport
+from cairn.fleet.outbox import CompileSpec, Door, Outbox
+from cairn.fleet.records import Arrival, Coming
 from cairn.wire.link import (
+    OLDEST_WIRE_VERSION,
+    PING_PERIOD_S,
     WIRE_VERSION,
     Answer,
     Asked,
+    Confirmed,
     Go,
     Hello,
     Link,
@@ -30,38 +40,53 @@ from cairn.wire.link import (
     Ping,
     Question,
     Refused,
+    Renew,
+    Renewed,
     Report,
-    Spec,
     StreamLink,
     Welcome,
 )
-from cairn.wire.report import NodeReport
-from cairn.wire.spec import NodeSpec
 
-CompileSpec = Callable[[Tx, NodeId], NodeSpec]
-TakeReport = Callable[[Tx, NodeReport], None]
 SendImage = Callable[[StreamLink, Hello], Awaitable[None]]
+RenewCertificate = Callable[[NodeId, bytes], Awaitable[Renewed]]
 
-LEASE_S = 15.0  # silence after which a host is suspect; agents speak every 5 s
-# Between two big specs to one host: some times what composing and reading one takes, so that a burst of
-# changes in a big zone is not answered by composing the whole of it for each.
-BIG = 50
-PAUSE_S_A_THING = 0.0004
-PAUSE_S_MAX = 2.0
+LEASE_S = 15.0  # silence after which a host without a connection is suspect
+HELLO_S = 10.0  # for a connection to say who it is
+WATCH_PERIOD_S = 5.0  # between two looks at who has not been heard
+PINGS_MISSED_MAX = 4  # after which a connection is taken for dead, though the kernel holds it
+PINGS_A_SECOND = 500  # that are asked of all hosts together: each costs some 50 us
 SCREEN_SECONDS_MAX = 10.0  # how long a host may take to bring a guest's screen
+FLOOD_FRAMES = (
+    2000  # within FLOOD_S, after which a host is cut off: a hundred times what a busy one says
+)
+FLOOD_S = 10.0
+SILENT_MAX = 250  # hosts whose leases ran out that are written down in one transaction
 
 _log = log.get("fleet.stream")
 
 
-class _Stream:
+class _Stream(Door):
     """What is known of one connected agent."""
 
-    def __init__(self, link: Link) -> None:
-        self.link = link
-        self.questions: dict[int, asyncio.Future[bytes]] = {}
+    __slots__ = (
+        "arrival",
+        "flood_count",
+        "flood_since_s",
+        "heard_s",
+        "is_stale",
+        "question_count",
+        "questions",
+    )
+
+    def __init__(self, link: Link, node_id: NodeId, wire_version: int, now_s: float) -> None:
+        super().__init__(link, node_id, wire_version)
+        self.arrival: Arrival | None = None  # None: not welcomed yet
+        self.is_stale = False  # its spec changed while it was taken in
+        self.questions: dict[int, asyncio.Future[bytes]] | None = None
         self.question_count = 0
-        self.latest: NodeReport | None = None
-        self.report_came = asyncio.Event()
+        self.heard_s = now_s
+        self.flood_since_s = now_s
+        self.flood_count = 0
 
 
 class NodeStreams:
@@ -75,24 +100,43 @@ class NodeStreams:
         compile_spec: CompileSpec,
         take_report: TakeReport,
         send_image: SendImage | None = None,
+        renew: RenewCertificate | None = None,
+        control_id: str | None = None,
     ) -> None:
         self._database = database
-        self._feed = feed
-        self._compile = compile_spec
-        self._take_report = take_report
         self._send_image = send_image
+        self._renew = renew
+        self.control_id = control_id
+        self.refusals: Counter[str] = Counter()  # of connections, by a short reason: for /metrics
+        self._tasks = TaskGroup()
         self._streams: dict[NodeId, _Stream] = {}
         self._screens: dict[str, asyncio.Future[StreamLink]] = {}
         self._leases: dict[NodeId, asyncio.TimerHandle] = {}
-        self._tasks = TaskGroup()
+        self._expected = 0  # hosts that were up when we started
+        self._arrivals = Arrivals(database, self._tasks)
+        self._inbox = Inbox(database, take_report, self._tasks)
+        self._outbox = Outbox(database, compile_spec, self._tasks)
+        self._silent: Batcher[NodeId] = Batcher(
+            self._write_silent, tasks=self._tasks, name="silent hosts", most=SILENT_MAX
+        )
+        self._watch: asyncio.TimerHandle | None = None
+        feed.listen(service.topic(NodeId("")), self._spec_changed)
 
     async def start(self) -> None:
         """Give every host that was up the full lease to come back."""
-        for node in await self._database.read(service.nodes):
-            if node.state is NodeState.UP:
-                self._start_lease(node.id)
+        await self.adopt(await self._database.read(service.living))
+        self._look_who_is_silent()
+
+    async def adopt(self, node_ids: Iterable[NodeId]) -> None:
+        """Give these hosts, which nobody else watches over, the full lease to connect here."""
+        for node_id in node_ids:
+            self._expected += 1
+            if not self._is_here(node_id):
+                self._start_lease(node_id)
 
     async def close(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
         for lease in self._leases.values():
             lease.cancel()
         for stream in list(self._streams.values()):
@@ -101,7 +145,17 @@ class NodeStreams:
 
     @property
     def connected(self) -> list[NodeId]:
-        return sorted(self._streams)
+        return sorted(n for n, stream in self._streams.items() if stream.arrival is not None)
+
+    def last_heard_s(self, node_id: NodeId) -> float | None:
+        """For how many seconds the host has said nothing; None while it is not connected here."""
+        stream = self._streams.get(node_id)
+        return None if stream is None else asyncio.get_running_loop().time() - stream.heard_s
+
+    def close_node(self, node_id: NodeId) -> None:
+        """End the host's connection: it must prove itself anew."""
+        if (stream := self._streams.get(node_id)) is not None:
+            stream.link.close()
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one TLS connection, as `asyncio.start_server` hands it over."""
@@ -115,13 +169,16 @@ class NodeStreams:
 
     async def serve(self, link: Link, proven: NodeId | None) -> None:
         """Serve one connection to its end. `proven` is the node that the certificate names."""
-        hello = await link.receive()
+        hello = await link.receive(HELLO_S)
         if not isinstance(hello, Hello):
+            self.refusals["no hello"] += 1
             raise Invalid("The first frame must be Hello.")
-        refusal = self._refusal(hello, proven)
+        refusal = _refusal(hello, proven)
         if refusal is not None:
-            _log.warning("agent refused", node=hello.node_id, proven=proven, reason=refusal)
-            await link.send(Refused(reason=refusal))
+            short, refused = refusal
+            self.refusals[short] += 1
+            _log.warning("agent refused", node=hello.node_id, proven=proven, reason=refused.reason)
+            await link.send(refused)
             return
         if hello.kind == "node":
             await self._serve_node(link, hello)
@@ -130,13 +187,16 @@ class NodeStreams:
         elif hello.kind == "screen" and isinstance(link, StreamLink):
             await self._hand_over_screen(link, hello)
         else:
+            self.refusals["unknown kind"] += 1
             await link.send(Refused(reason=f"Connections of kind '{hello.kind}' are not served."))
 
     async def ask(self, node_id: NodeId, asked: Asked) -> bytes:
         """See fleet/ask.py."""
         stream = self._streams.get(node_id)
-        if stream is None:
+        if stream is None or stream.arrival is None:
             raise Unavailable(f"The host {node_id} is not connected; try again later.")
+        if stream.questions is None:
+            stream.questions = {}
         stream.question_count += 1
         number = stream.question_count
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
@@ -169,109 +229,127 @@ class NodeStreams:
         finally:
             link.close()
 
-    def _refusal(self, hello: Hello, proven: NodeId | None) -> str | None:
-        if proven is None:
-            return "The connection carries no node certificate."
-        if proven != hello.node_id:
-            return f"The certificate is node {proven}'s, not {hello.node_id}'s."
-        if hello.wire_version != WIRE_VERSION:
-            return (
-                f"The agent speaks wire version {hello.wire_version}, this control plane "
-                f"{WIRE_VERSION}: bring both to releases that are at most one version apart."
-            )
-        return None
+    def _is_here(self, node_id: NodeId) -> bool:
+        stream = self._streams.get(node_id)
+        return stream is not None and stream.arrival is not None
 
     async def _serve_node(self, link: Link, hello: Hello) -> None:
         node_id = hello.node_id
-        try:
-            base = await self._database.write(lambda tx: service.connected(tx, node_id))
-        except NotFound as error:
-            await link.send(Refused(reason=error.message))
-            return
+        now_s = asyncio.get_running_loop().time()
+        stream = _Stream(link, node_id, min(hello.wire_version, WIRE_VERSION), now_s)
         if (older := self._streams.get(node_id)) is not None:
             older.link.close()
-        stream = self._streams[node_id] = _Stream(link)
-        if (lease := self._leases.pop(node_id, None)) is not None:
-            lease.cancel()
-        _log.info("node connected", node=node_id, agent_version=hello.agent_version)
+        # Known from here on: a spec that changes while the host is taken in is noticed.
+        self._streams[node_id] = stream
         try:
-            await link.send(Welcome(report_base=base))
-            await self._converse(stream, node_id)
-        finally:
+            try:
+                arrival = await self._arrivals.welcome(
+                    Coming(
+                        node_id=node_id,
+                        control_id=self.control_id,
+                        agent_version=hello.agent_version,
+                        wire_version=hello.wire_version,
+                    )
+                )
+            except NotFound as error:
+                self.refusals["not enrolled"] += 1
+                await link.send(Refused(reason=error.message))
+                return
             if self._streams.get(node_id) is stream:
-                del self._streams[node_id]
-                self._start_lease(node_id)
-            link.close()
-
-    async def _converse(self, stream: _Stream, node_id: NodeId) -> None:
-        """Until one of the three fails: then the connection is over."""
-        work = [
-            asyncio.create_task(self._send_specs(stream, node_id), name=f"specs {node_id}"),
-            asyncio.create_task(self._take_reports(stream), name=f"reports {node_id}"),
-            asyncio.create_task(self._receive(stream, node_id), name=f"receive {node_id}"),
-        ]
-        try:
-            done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+                self._begin(stream, hello, arrival)
+                await self._receive(stream)
         finally:
-            for task in work:
-                task.cancel()
-            await asyncio.gather(*work, return_exceptions=True)
-        for task in done:
-            if (error := task.exception()) is not None and not isinstance(error, Unavailable):
-                _log.error("node's stream failed", node=node_id, exc_info=error)
+            self._end(stream)
 
-    async def _send_specs(self, stream: _Stream, node_id: NodeId) -> None:
-        flag = self._feed.subscribe(service.topic(node_id))
-        sent = 0
-        try:
-            while True:
-                flag.clear()
-                spec = await self._database.read(lambda tx: self._compile(tx, node_id))
-                if spec.number > sent:
-                    await stream.link.send(Spec(spec=spec))
-                    sent = spec.number
-                # A spec is whole, so what changes meanwhile goes out in one; the first change after a
-                # rest goes out at once.
-                if (size := _size(spec)) > BIG:
-                    await asyncio.sleep(min(PAUSE_S_MAX, size * PAUSE_S_A_THING))
-                await flag.wait()
-        finally:
-            self._feed.unsubscribe(flag)
+    def _begin(self, stream: _Stream, hello: Hello, arrival: Arrival) -> None:
+        stream.arrival = arrival
+        if (lease := self._leases.pop(stream.node_id, None)) is not None:
+            lease.cancel()
+        _log.info("node connected", node=stream.node_id, agent_version=hello.agent_version)
+        is_known = bool(hello.report_digest) and hello.report_digest == arrival.report_digest
+        stream.link.post(
+            Welcome(
+                report_base=arrival.report_base,
+                wire_version=stream.wire_version,
+                ping_period_s=self._ping_period_s(),
+                wants_report=not is_known,
+            )
+        )
+        knows_spec = hello.spec_number == arrival.spec_number and not stream.is_stale
+        if knows_spec and stream.wire_version >= 2:
+            stream.link.post(Confirmed(number=arrival.spec_number))
+            stream.sent = arrival.spec_number
+        else:
+            self._outbox.due(stream)
 
-    async def _receive(self, stream: _Stream, node_id: NodeId) -> None:
+    def _end(self, stream: _Stream) -> None:
+        stream.link.close()
+        self._outbox.drop(stream)
+        for future in (stream.questions or {}).values():
+            if not future.done():
+                future.set_exception(Unavailable("The connection to the host was lost."))
+        if self._streams.get(stream.node_id) is stream:
+            del self._streams[stream.node_id]
+            if stream.arrival is not None:
+                self._start_lease(stream.node_id)
+
+    def _ping_period_s(self) -> float:
+        """The more hosts, the rarer they speak: the kernel's own questions find the dead meanwhile."""
+        return max(PING_PERIOD_S, max(len(self._streams), self._expected) / PINGS_A_SECOND)
+
+    def _spec_changed(self, topic: str) -> None:
+        stream = self._streams.get(NodeId(topic.partition(":")[2]))
+        if stream is None:
+            return
+        if stream.arrival is None:
+            stream.is_stale = True  # What was read of it for its welcome may be old already.
+        else:
+            self._outbox.due(stream)
+
+    async def _receive(self, stream: _Stream) -> None:
+        loop = asyncio.get_running_loop()
+        link = stream.link
         while True:
-            frame = await stream.link.receive()
-            if isinstance(frame, Report):
-                if frame.report.node_id != node_id:
-                    raise Invalid(f"Node {node_id} reported for node {frame.report.node_id}.")
-                # A repeated older one must not push out a newer one that is not taken yet.
-                if stream.latest is None or frame.report.number > stream.latest.number:
-                    stream.latest = frame.report
-                    stream.report_came.set()
-            elif isinstance(frame, Answer):
-                _settle(stream.questions.get(frame.number), frame)
-            elif isinstance(frame, Ping):
-                await stream.link.send(Ping())
-            else:
-                raise Invalid(f"An agent must not send {type(frame).__name__}.")
+            frame = await link.receive(None)
+            stream.heard_s = loop.time()
+            self._count_frame(stream)
+            match frame:
+                case Ping():
+                    link.post(frame)
+                case Report():
+                    self._take_report(stream, frame)
+                case Answer():
+                    _settle((stream.questions or {}).get(frame.number), frame)
+                case Renew() if self._renew is not None:
+                    link.post(await self._renew(stream.node_id, frame.request))
+                case _:
+                    self.refusals["unexpected frame"] += 1
+                    raise Invalid(f"An agent must not send {type(frame).__name__}.")
 
-    async def _take_reports(self, stream: _Stream) -> None:
-        """Only the latest counts: a report is whole, so what came in between is no loss."""
-        while True:
-            await stream.report_came.wait()
-            stream.report_came.clear()
-            report, stream.latest = stream.latest, None
-            if report is not None:
-                await self._take(report)
+    def _take_report(self, stream: _Stream, frame: Report) -> None:
+        report, arrival = frame.report, stream.arrival
+        assert arrival is not None, "only who was welcomed is listened to"
+        if report.node_id != stream.node_id:
+            self.refusals["foreign report"] += 1
+            reason = f"Node {stream.node_id} reported for node {report.node_id}."
+            stream.link.post(Refused(reason=reason))
+            raise Invalid(reason)
+        if report.number <= arrival.report_base:
+            self.refusals["report of an older connection"] += 1
+            return
+        self._inbox.put(report)
 
-    async def _take(self, report: NodeReport) -> None:
-        try:
-            await self._database.write(lambda tx: self._take_report(tx, report))
-        except Unavailable as error:
-            _log.warning("report not taken", node=report.node_id, because=str(error))
-        except Exception:
-            # One report that a slice cannot take must not cut the host off.
-            _log.exception("report not taken", node=report.node_id)
+    def _count_frame(self, stream: _Stream) -> None:
+        """A host that floods us is cut off, with the reason."""
+        stream.flood_count += 1
+        if stream.flood_count < FLOOD_FRAMES:
+            return
+        if stream.heard_s - stream.flood_since_s < FLOOD_S:
+            self.refusals["flood"] += 1
+            reason = f"More than {FLOOD_FRAMES} frames within {FLOOD_S:.0f} s."
+            stream.link.post(Refused(reason=reason))
+            raise Invalid(f"Node {stream.node_id} was cut off: {reason}")
+        stream.flood_count, stream.flood_since_s = 0, stream.heard_s
 
     async def _hand_over_screen(self, link: StreamLink, hello: Hello) -> None:
         future = self._screens.get(hello.subject)
@@ -290,18 +368,51 @@ class NodeStreams:
 
     def _lease_ran_out(self, node_id: NodeId) -> None:
         self._leases.pop(node_id, None)
-        if node_id in self._streams:
-            return
-        _log.warning("node is silent", node=node_id, lease_s=LEASE_S)
-        self._tasks.start(
-            self._database.write(lambda tx: service.silent(tx, node_id)), name=f"silent {node_id}"
+        if not self._is_here(node_id):
+            _log.warning("node is silent", node=node_id, lease_s=LEASE_S)
+            self._silent.add(node_id)
+
+    async def _write_silent(self, node_ids: Sequence[NodeId]) -> None:
+        control_id = self.control_id
+
+        def write(tx: Tx) -> None:
+            for node_id in node_ids:
+                if not self._is_here(node_id):
+                    service.silent(tx, node_id, heard_by=control_id)
+
+        await self._database.write(write)
+
+    def _look_who_is_silent(self) -> None:
+        """In memory only: who holds a connection and has said nothing for long is cut off."""
+        loop = asyncio.get_running_loop()
+        silence_s = PINGS_MISSED_MAX * self._ping_period_s()
+        for stream in list(self._streams.values()):
+            if loop.time() - stream.heard_s > silence_s:
+                _log.warning("node says nothing", node=stream.node_id, silence_s=silence_s)
+                stream.link.close()
+        self._watch = loop.call_later(WATCH_PERIOD_S, self._look_who_is_silent)
+
+
+def _refusal(hello: Hello, proven: NodeId | None) -> tuple[str, Refused] | None:
+    """Why a connection is not served: in short for counting, and as it is told."""
+    if proven is None:
+        return "no certificate", Refused(reason="The connection carries no node certificate.")
+    if proven != hello.node_id:
+        reason = f"The certificate is node {proven}'s, not {hello.node_id}'s."
+        return "foreign certificate", Refused(reason=reason)
+    if not OLDEST_WIRE_VERSION <= hello.wire_version <= WIRE_VERSION:
+        reason = (
+            f"The agent speaks wire version {hello.wire_version}, this control plane "
+            f"{OLDEST_WIRE_VERSION} to {WIRE_VERSION}: bring both to releases that are at most one "
+            "version apart."
         )
-
-
-def _size(spec: NodeSpec) -> int:
-    """How many things must be read and written for it."""
-    in_zone = len(spec.zone.ports) if spec.zone is not None else 0
-    return len(spec.guests) + len(spec.volumes) + len(spec.ports) + in_zone
+        refused = Refused(
+            reason=reason,
+            oldest_wire_version=OLDEST_WIRE_VERSION,
+            newest_wire_version=WIRE_VERSION,
+        )
+        return "wire version", refused
+    return None
 
 
 def _settle(future: "asyncio.Future[bytes] | None", answer: Answer) -> None:

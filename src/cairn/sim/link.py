@@ -62,13 +62,21 @@ class _End:
             self.came.set()
 
     async def send(self, frame: Frame) -> None:
+        self.post(frame)
+
+    def post(self, frame: Frame) -> None:
         if self._wire.is_cut:
             raise Unavailable("The connection is gone.", because="cut")
         self._wire.carry(frame, self.other)
 
-    async def receive(self) -> Frame:
+    @property
+    def is_congested(self) -> bool:
+        return False
+
+    async def receive(self, silence_s: float | None = SILENCE_S) -> Frame:
+        # Without a limit of its own the kernel's questions to a dead peer end a connection in time.
         try:
-            async with asyncio.timeout(SILENCE_S):
+            async with asyncio.timeout(silence_s or SILENCE_S):
                 while not self._inbox:
                     if self._wire.is_cut:
                         raise Unavailable("The connection is gone.", because="cut")

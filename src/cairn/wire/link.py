@@ -7,6 +7,7 @@ a guest's screen. After `Go` the latter two carry raw bytes.
 
 import asyncio
 import contextlib
+import socket
 import ssl
 from typing import Protocol
 
@@ -22,6 +23,9 @@ WIRE_VERSION = 2
 OLDEST_WIRE_VERSION = 1  # that is still understood: one before ours
 FRAME_BYTES_MAX = 64 << 20  # a zone of some 100,000 ports; anything larger is an attack or a bug
 PING_PERIOD_S = 5.0  # the agent says something at least this often
+CONGESTED_BYTES = 1 << 20  # not taken by the other side: what may wait should
+# The kernel asks a silent peer whether it is there: a dead host is noticed without a word of ours.
+KEEPALIVE_IDLE_S, KEEPALIVE_PERIOD_S, KEEPALIVE_COUNT = 10, 3, 3
 SILENCE_S = 20.0  # after this much silence a side takes the connection for dead
 
 
@@ -151,8 +155,17 @@ class Link(Protocol):
         """Unavailable when the connection is gone."""
         ...
 
-    async def receive(self) -> Frame:
-        """The next frame; Unavailable when the connection is gone or silent for SILENCE_S."""
+    def post(self, frame: Frame) -> None:
+        """Send without waiting until it is on its way; for those who look at `is_congested` first."""
+        ...
+
+    @property
+    def is_congested(self) -> bool:
+        """Whether the other side takes less than it is given."""
+        ...
+
+    async def receive(self, silence_s: float | None = SILENCE_S) -> Frame:
+        """The next frame; Unavailable when the connection is gone, or silent for `silence_s`."""
         ...
 
     def close(self) -> None: ...
@@ -164,19 +177,29 @@ class StreamLink:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
+        _keep_alive(writer)
+
+    def post(self, frame: Frame) -> None:
+        data = encode(frame)
+        if self.writer.is_closing():
+            raise Unavailable("The connection is gone.")
+        self.writer.write(len(data).to_bytes(4, "big") + data)
+
+    @property
+    def is_congested(self) -> bool:
+        return self.writer.transport.get_write_buffer_size() > CONGESTED_BYTES
 
     async def send(self, frame: Frame) -> None:
-        data = encode(frame)
         try:
-            self.writer.write(len(data).to_bytes(4, "big") + data)
+            self.post(frame)
             async with asyncio.timeout(SILENCE_S):
                 await self.writer.drain()
         except (OSError, TimeoutError) as error:
             raise Unavailable("The connection is gone.", because=repr(error)) from error
 
-    async def receive(self) -> Frame:
+    async def receive(self, silence_s: float | None = SILENCE_S) -> Frame:
         try:
-            async with asyncio.timeout(SILENCE_S):
+            async with asyncio.timeout(silence_s):
                 size = int.from_bytes(await self.reader.readexactly(4), "big")
                 if size > FRAME_BYTES_MAX:
                     raise Invalid(f"A frame of {size} bytes is larger than {FRAME_BYTES_MAX}.")
@@ -199,6 +222,21 @@ class StreamLink:
             if kind == "URI" and value.startswith("cairn:node:"):
                 return NodeId(value.removeprefix("cairn:node:"))
         return None
+
+
+def _keep_alive(writer: asyncio.StreamWriter) -> None:
+    transport_socket = writer.get_extra_info("socket")
+    if transport_socket is None or transport_socket.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    silence_ms = 1000 * (KEEPALIVE_IDLE_S + KEEPALIVE_PERIOD_S * KEEPALIVE_COUNT)
+    transport_socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        (socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S),
+        (socket.TCP_KEEPINTVL, KEEPALIVE_PERIOD_S),
+        (socket.TCP_KEEPCNT, KEEPALIVE_COUNT),
+        (socket.TCP_USER_TIMEOUT, silence_ms),
+    ):
+        transport_socket.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 async def connect(host: str, port: int, context: ssl.SSLContext) -> StreamLink:

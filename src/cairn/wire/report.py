@@ -5,8 +5,10 @@ across its restarts, so that the control plane can refuse older news; `spec_numb
 were known when it was made.
 """
 
+import hashlib
 from enum import StrEnum
 
+import msgspec
 from msgspec import Struct
 
 from cairn.core.ids import ImageId, NodeId, PortId, ServerId, SnapshotId, VolumeId
@@ -95,6 +97,15 @@ class MachineSeen(Struct, frozen=True, kw_only=True):
     trouble: Trouble | None = None
 
 
+class DoorSeen(Struct, frozen=True, kw_only=True):
+    """What became of a wish about another host's way to the shared pool."""
+
+    node_id: NodeId
+    number: int  # of the wish
+    is_open: bool
+    trouble: Trouble | None = None
+
+
 class EngineSeen(Struct, frozen=True, kw_only=True):
     """A process that the agent keeps alive, such as ovs-vswitchd."""
 
@@ -151,4 +162,30 @@ class NodeReport(Struct, frozen=True, kw_only=True):
     engines: tuple[EngineSeen, ...] = ()
     health: tuple[HealthSeen, ...] = ()
     machines: tuple[MachineSeen, ...] = ()
-    shut_out: tuple[NodeId, ...] = ()  # hosts that can no longer write to the shared pool
+    digest: bytes = b""  # of all that is news in it: equal digests tell the same
+    doors: tuple[DoorSeen, ...] = ()
+    is_clean: bool = False  # no guest is left here that the spec does not have
+
+
+FREE_STEP_GIB = 8  # free space and use of disks are news in such steps: they always move a little
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def digest_of(report: NodeReport) -> bytes:
+    """16 bytes that are the same for two reports that tell the same, whatever their numbers.
+
+    What moves all the time counts in coarse steps, so that a host where nothing happens says nothing.
+    """
+    replace = msgspec.structs.replace
+    free_gib = report.facts.disk_free_gib // FREE_STEP_GIB
+    essence = replace(
+        report,
+        number=0,
+        digest=b"",
+        facts=replace(report.facts, disk_free_gib=free_gib),
+        volumes=tuple(
+            replace(v, used_bytes=v.used_bytes >> 33) if v.used_bytes else v for v in report.volumes
+        ),
+        health=tuple(replace(h, found="", meaning="") for h in report.health),
+    )
+    return hashlib.blake2b(_encode(essence), digest_size=16).digest()

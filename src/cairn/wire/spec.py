@@ -48,6 +48,9 @@ class VolumeSpec(Struct, frozen=True, kw_only=True):
     from_volume: VolumeId | None = None
     snapshots: tuple[SnapshotSpec, ...] = ()  # that should exist of it
     is_received: bool = False  # made empty: a migration fills it, so its source is of no matter
+    # To be removed. Only on shared pools, where a volume that a host's spec lacks is another host's; on a
+    # pool of its own a host removes what its spec lacks.
+    is_doomed: bool = False
 
 
 class DiskSpec(Struct, frozen=True, kw_only=True):
@@ -299,6 +302,16 @@ class MachineSpec(Struct, frozen=True, kw_only=True):
     number: int = 0  # raised at each wish: an old answer is no answer
 
 
+class DoorSpec(Struct, frozen=True, kw_only=True):
+    """Whether another host may write to the zone's shared pool, which this host sees to.
+
+    Numbered like power, because an old wish must not open what a newer one has shut."""
+
+    node_id: NodeId
+    is_open: bool
+    number: int
+
+
 class NodeSpec(Struct, frozen=True, kw_only=True):
     """All that one node should be."""
 
@@ -311,8 +324,7 @@ class NodeSpec(Struct, frozen=True, kw_only=True):
     metadata_networks: tuple[MetadataNetworkSpec, ...] = ()
     zone: ZoneSpec | None = None  # only for the node with the network role
     machines: tuple[MachineSpec, ...] = ()  # whose power this host switches
-    # Hosts that must not write to the shared pool any more; only for a host that can see to it.
-    shut_out: tuple[NodeId, ...] = ()
+    doors: tuple[DoorSpec, ...] = ()  # whom this host shuts out of the shared pool, or lets in again
     southbound: tuple[
         str, ...
     ] = ()  # "ssl:192.0.2.2:6642": the zone's network database; (): our own
