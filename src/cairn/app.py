@@ -14,6 +14,7 @@ import uvloop
 from msgspec import Struct
 
 from cairn import health, operator, slices
+from cairn.compute import aggregates
 from cairn.compute import api as compute_api
 from cairn.compute import control as compute_control
 from cairn.core import log
@@ -23,6 +24,7 @@ from cairn.core.ids import NodeId
 from cairn.db import migrate
 from cairn.db.engine import Database, open_sqlite
 from cairn.db.feed import Feed
+from cairn.fleet import api_hosts
 from cairn.fleet import service as fleet
 from cairn.fleet.records import DEFAULT_ZONE
 from cairn.fleet.stream import NodeStreams
@@ -137,7 +139,10 @@ class Cloud:
             connected=lambda: self.streams.connected,
             rounds=lambda: self.runner.records,
         )
-        return [(own, health.POLICY)]
+        hosts = api_hosts.routes(
+            loads=aggregates.loads, last_heard=lambda node_id: self.streams.last_heard_s(node_id)
+        )
+        return [(own, health.POLICY), (hosts, api_hosts.POLICY)]
 
     def _reconcilers(self) -> list[Reconciler]:
         images = self._options.control_dir / "images"
@@ -265,6 +270,11 @@ async def _enrol_this_host(settings: Settings, database: Database) -> None:
     hostname = socket.gethostname()
     await database.write(
         lambda tx: fleet.enrol(
-            tx, node_id, hostname=hostname, zone=DEFAULT_ZONE, roles=settings.roles
+            tx,
+            node_id,
+            hostname=hostname,
+            zone=DEFAULT_ZONE,
+            roles=settings.roles,
+            origin="first host",
         )
     )

@@ -24,7 +24,7 @@ def compile_spec(tx: Tx, node_id: NodeId) -> NodeSpec:
         number=node.spec_number,
         guests=tuple(sorted(compute.guests_of(tx, node_id), key=lambda g: g.id)),
         volumes=tuple(sorted(volumes, key=lambda v: v.id)),
-        images=_images(tx, volumes, node.images),
+        images=_images(tx, volumes, (*node.images, *node.wanted_images)),
         ports=tuple(sorted(network.ports_of(tx, node_id), key=lambda p: p.id)),
         metadata_networks=network.metadata_networks_of(tx, node_id),
         zone=network.zone_of(tx, node.zone) if "network" in node.roles else None,

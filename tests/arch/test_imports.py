@@ -43,6 +43,7 @@ OPEN = {"service", "records"}
 """Modules of a slice that other slices may use."""
 
 ALSO_OPEN = {
+    "cairn.fleet.hosts": "how hosts are arranged: an operator's verbs, in a file of their own",
     "cairn.fleet.ask": "how to ask a host: a type that app.py hands to whoever needs it",
     "cairn.network.wishes": "what can be wished of a port: records that only verbs read",
     "cairn.placement.fit": "which hosts fit: pure, over arrays that the asker fills",

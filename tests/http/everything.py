@@ -81,6 +81,7 @@ THINGS = (
          "admin"),
     Make(f"{_COMPUTE}/flavors/{{flavors}}/os-extra_specs", {"extra_specs": {"k": "v"}}, "admin",
          id_field=""),
+    Make(f"{_COMPUTE}/os-aggregates", {"aggregate": {"name": "a"}}, "admin"),
     Make(f"{_COMPUTE}/os-keypairs", {"keypair": {"name": "k", "public_key": SSH_KEY}}, id_field="name"),
 )  # fmt: skip
 """In this order; "{networks}" stands for the id of the network that was made before."""
@@ -91,6 +92,7 @@ LOOK_UP = {
     "agents": (f"{_NETWORK}/agents", "agents"),
     "os-services": (f"{_COMPUTE}/os-services", "services"),
     "os-hypervisors": (f"{_COMPUTE}/os-hypervisors", "hypervisors"),
+    "hosts": ("/cairn/v1/hosts", "hosts"),
 }
 """Things that are there without being made: where an administrator finds them."""
 
@@ -381,6 +383,15 @@ GOOD: Mapping[str, Any] = {
     "nova POST /v2.1/flavors/{flavor_id}/action": {"addTenantAccess": {"tenant": P2}},
     "nova POST /v2.1/flavors/{flavor_id}/os-extra_specs": {"extra_specs": {"k": "v"}},
     "nova PUT /v2.1/flavors/{flavor_id}/os-extra_specs/{key}": {"k": "v"},
+    "nova POST /v2.1/os-aggregates": {"aggregate": {"name": "n", "availability_zone": "z"}},
+    "nova PUT /v2.1/os-aggregates/{aggregate_id}": {"aggregate": {"name": "n"}},
+    "nova POST /v2.1/os-aggregates/{aggregate_id}/action": {
+        "set_metadata": {"metadata": {"k": "v"}}
+    },
+    "nova POST /v2.1/os-aggregates/{aggregate_id}/images": {"cache": [{"id": "{images}"}]},
+    "cairn PATCH /cairn/v1/hosts/{host}": {
+        "host": {"rack": "r", "labels": {"k": "v"}, "roles": ["compute", "network", "storage"]}
+    },
     "nova PUT /v2.1/os-quota-sets/{project_id}": {"quota_set": {"cores": 5}},
     "nova PUT /v2.1/os-services/{service_id}": {"status": "disabled", "disabled_reason": "d"},
     "nova POST /v2.1/servers": {

@@ -8,6 +8,7 @@ from typing import Any
 
 from cairn.compute import (
     api_actions,
+    api_aggregates,
     api_cloud,
     api_flavors,
     api_keypairs,
@@ -53,6 +54,7 @@ def service(ask: Ask) -> Service:
             *api_keypairs.ROUTES,
             *api_quotas.ROUTES,
             *api_cloud.ROUTES,
+            *api_aggregates.ROUTES,
         ),
     )
 

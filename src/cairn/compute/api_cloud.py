@@ -300,6 +300,7 @@ def _precise(at: datetime) -> str:
 # --- extensions --------------------------------------------------------------------------------------
 
 _EXTENSIONS = {
+    "os-aggregates": "Aggregates",
     "os-availability-zone": "AvailabilityZone",
     "os-config-drive": "ConfigDrive",
     "os-consoles": "Consoles",

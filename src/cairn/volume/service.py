@@ -399,6 +399,11 @@ def images_of(tx: Tx, node_id: NodeId) -> list[ImageId]:
     return store.images_wanted_on(tx, node_id)
 
 
+def counts_by_node(tx: Tx) -> dict[NodeId, int]:
+    """How many volumes each host holds."""
+    return store.counts_by_node(tx)
+
+
 def claimed_gib(tx: Tx) -> dict[NodeId, int]:
     """GiB promised to volumes, by host: the sum of their sizes, whatever they use by now."""
     return store.claimed_gib(tx)

@@ -213,6 +213,17 @@ def images_wanted_on(tx: Tx, node_id: NodeId) -> list[ImageId]:
     return list(tx.execute(query).scalars())
 
 
+def counts_by_node(tx: Tx) -> dict[NodeId, int]:
+    """How many volumes each host holds."""
+    query = (
+        select(volumes.c.node_id, func.count())
+        .where(volumes.c.node_id.is_not(None))
+        .group_by(volumes.c.node_id)
+    )
+    rows: Iterable[Any] = tx.execute(query)
+    return {NodeId(node_id): int(total) for node_id, total in rows}
+
+
 def claimed_gib(tx: Tx) -> dict[NodeId, int]:
     """GiB promised to volumes, by host."""
     query = (

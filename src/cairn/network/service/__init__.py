@@ -7,6 +7,7 @@ hosts and the installer need is named here.
 from cairn.network.service.guests import (
     bind_port,
     claim_port,
+    counts_by_zone,
     metadata_networks_of,
     networks_for_server,
     ports_of,
@@ -21,6 +22,7 @@ from cairn.network.service.ports import create_port, delete_port, get_port, upda
 __all__ = [
     "bind_port",
     "claim_port",
+    "counts_by_zone",
     "create_port",
     "delete_port",
     "get_port",

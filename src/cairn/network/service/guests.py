@@ -102,6 +102,11 @@ def metadata_networks_of(tx: Tx, node_id: NodeId) -> tuple[MetadataNetworkSpec, 
     return compiler.metadata_networks(ours, subnets)
 
 
+def counts_by_zone(tx: Tx) -> dict[str, int]:
+    """How many networks live in each zone."""
+    return network_store.counts_by_zone(tx)
+
+
 def zone_of(tx: Tx, zone: str) -> ZoneSpec:
     """The whole logical network of a zone. A fixed number of statements per 500 rows."""
     networks = network_store.networks_of_zone(tx, zone)

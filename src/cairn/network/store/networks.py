@@ -133,6 +133,12 @@ def networks_of_zone(tx: Tx, zone: str) -> list[Network]:
     )
 
 
+def counts_by_zone(tx: Tx) -> dict[str, int]:
+    """How many networks live in each zone."""
+    query = select(networks.c.zone, func.count()).group_by(networks.c.zone)
+    return {zone: int(total) for zone, total in tx.execute(query)}
+
+
 def networks_to_join(tx: Tx, project_id: ProjectId) -> list[Network]:
     """Networks that a project's servers join when nobody names one: its own, then the shared."""
     own = networks.c.project_id == project_id
