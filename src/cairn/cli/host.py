@@ -9,7 +9,12 @@ import click
 from cairn.cli.main import LazyCommands, Table
 
 # name: (module, function in it, one line of help)
-COMMANDS: Table = {}
+COMMANDS: Table = {
+    "list": ("cairn.cli.host_show", "list_hosts", "List the hosts: state, health, guests, room."),
+    "show": ("cairn.cli.host_show", "show", "Show one host in full."),
+    "explain": ("cairn.cli.host_show", "explain", "Say why a host is as it is, and what to do."),
+    "set": ("cairn.cli.host_set", "set_host", "Change a host's zone, rack, roles, labels, power."),
+}
 
 
 @click.command(cls=LazyCommands, table=COMMANDS)
