@@ -28,6 +28,7 @@ from cairn.core.clock import SystemClock
 from cairn.core.ids import DomainId, ProjectId, UserId
 from cairn.db import migrate
 from cairn.db.engine import Database
+from cairn.db.secrets import Sealer
 from cairn.host.prepare import prepare
 from cairn.identity.keys import KeyRepository
 from cairn.identity.revocation import Revocations
@@ -167,12 +168,13 @@ def _measure(
 
 def _checks() -> Result:
     """What the control plane does with each request's token, without HTTP around it."""
-    folder = Path(tempfile.mkdtemp(prefix="cvb-", dir="/tmp"))
     database = Database("sqlite://", inline=True)
     database.create_all()
     try:
         clock = SystemClock()
-        issuer = TokenIssuer(KeyRepository(folder / "keys"), clock, Revocations(database))
+        issuer = TokenIssuer(
+            KeyRepository(database, Sealer(bytes(32)), clock=clock), clock, Revocations(database)
+        )
         now_us = microseconds(clock.now())
         tokens = [
             issuer.issue(
@@ -190,7 +192,6 @@ def _checks() -> Result:
         again_s = _per_check(issuer, [tokens[0]] * CHECKS)
     finally:
         database.close()
-        shutil.rmtree(folder)
     return Result(
         title="CPU per check of a token in the control plane's process",
         columns=("check", "CPU", "aim"),

@@ -54,6 +54,13 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     # Empty: SQLite in the state directory. Else an SQLAlchemy URL of a PostgreSQL database.
     database_url: str = ""
 
+    # A replica of that database, which answers what may be asked of one; empty: the database answers all.
+    database_replica_url: str = ""
+
+    # Where images' files lie. Empty: below the state directory, and control machines fetch them from
+    # each other. A folder that all control machines share saves the copies.
+    images_dir: str = ""
+
     # How long a token is good for. An hour: long enough for a build, short enough for a lost one.
     token_lifetime_s: Annotated[int, Meta(ge=60, le=7 * 86400)] = 3600
 
@@ -127,6 +134,20 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     @property
     def log_dir(self) -> Path:
         return self.state / "log"
+
+    @property
+    def images_folder(self) -> Path:
+        return Path(self.images_dir) if self.images_dir else self.control_dir / "images"
+
+    @property
+    def control_key_file(self) -> Path:
+        """What the database's secrets are sealed with; the same on every control machine."""
+        return self.certs_dir / "control.key"
+
+    @property
+    def control_lock_file(self) -> Path:
+        """Held by the control process; its number stands in it."""
+        return self.run_dir / "control.lock"
 
     @property
     def node_id_file(self) -> Path:

@@ -10,6 +10,7 @@ import pytest
 
 from cairn.core.clock import Clock, FakeClock
 from cairn.db.engine import Database
+from cairn.db.secrets import Sealer
 from cairn.http.shell import Shell
 from cairn.identity import api, service
 from cairn.identity.catalog import entries_of
@@ -18,6 +19,7 @@ from cairn.identity.passwords import Passwords, hash_now
 from cairn.identity.revocation import Revocations
 from cairn.identity.tokens import TokenIssuer
 
+SEALING_KEY = bytes(32)
 ADMIN_PASSWORD = "admin's password"
 ADMIN_HASH = hash_now(ADMIN_PASSWORD)  # once a test run: it is dear on purpose
 
@@ -28,7 +30,7 @@ class Cloud:
     def __init__(self, database: Database, clock: Clock, folder: Path) -> None:
         self.database = database
         self.clock = clock
-        self.keys = KeyRepository(folder / "keys" / "fernet")
+        self.keys = KeyRepository(database, Sealer(SEALING_KEY), clock=clock)
         self.revocations = Revocations(database)
         self.issuer = TokenIssuer(self.keys, clock, self.revocations, lifetime_s=3600)
         self.passwords = Passwords()

@@ -4,15 +4,20 @@ import time
 from typing import Any
 
 import pytest
+from cryptography.fernet import Fernet
+from sqlalchemy import select
 
 from cairn.core.clock import FakeClock
-from cairn.core.errors import Unauthenticated
-from cairn.db.engine import Tx
+from cairn.core.errors import Invalid, Unauthenticated
+from cairn.db import secrets
+from cairn.db.engine import Database, Tx
+from cairn.db.secrets import Sealer
 from cairn.identity import store
 from cairn.identity.keys import KeyRepository
 from cairn.identity.tokens import TokenIssuer
 from tests.identity.conftest import (
     ADMIN_PASSWORD,
+    SEALING_KEY,
     Cloud,
     scope_of,
     sign_in_body,
@@ -170,8 +175,11 @@ def test_spoiled_tokens_are_refused(cloud: Cloud, spoil: Any) -> None:
         cloud.issuer.authenticate(spoil(cloud.admin_token))
 
 
-def test_tokens_of_another_installation_are_refused(cloud: Cloud, tmp_path: Any) -> None:
-    others = TokenIssuer(KeyRepository(tmp_path / "others"), FakeClock(), cloud.revocations)
+def test_tokens_of_another_installation_are_refused(cloud: Cloud) -> None:
+    another = Database("sqlite://", inline=True)
+    another.create_all()
+    keys = KeyRepository(another, Sealer(SEALING_KEY), clock=FakeClock())
+    others = TokenIssuer(keys, FakeClock(), cloud.revocations)
     payload = cloud.issuer.payload(cloud.admin_token)
     assert not cloud.is_good(others.issue(payload))
     assert cloud.is_good(cloud.issuer.issue(payload))
@@ -187,24 +195,47 @@ def test_tokens_expire(cloud: Cloud, clock: FakeClock) -> None:
 
 def test_a_token_outlives_the_rotation_of_keys(cloud: Cloud) -> None:
     token = cloud.token("admin", ADMIN_PASSWORD)
-    cloud.keys.rotate()
+    cloud.database.write_now(cloud.keys.rotate)
     newer = cloud.token("admin", ADMIN_PASSWORD)
     fresh = TokenIssuer(cloud.keys, cloud.clock, cloud.revocations)
     assert fresh.authenticate(token) and fresh.authenticate(newer)
 
 
-def test_keys_are_private_and_few(tmp_path: Any) -> None:
-    folder = tmp_path / "keys"
-    keys = KeyRepository(folder, keep=3)
+def test_keys_are_sealed_and_few(cloud: Cloud) -> None:
+    keys, database = cloud.keys, cloud.database
     sign = keys.sign(b"x")
-    other = KeyRepository(folder)  # another process
+    other = KeyRepository(database, Sealer(SEALING_KEY), clock=cloud.clock)  # another process
     for _ in range(5):
-        keys.rotate()
-    assert sorted(p.name for p in folder.iterdir()) == ["0", "5", "6"]
-    assert folder.stat().st_mode & 0o777 == 0o700
-    assert all(p.stat().st_mode & 0o777 == 0o600 for p in folder.iterdir())
+        database.write_now(keys.rotate)
+    held = database.read_now(lambda tx: tx.execute(select(secrets.secrets)).all())
+    assert sorted(row.name for row in held) == [f"identity.fernet.{n}" for n in (0, 5, 6)]
+    opened = database.read_now(
+        lambda tx: secrets.all_under(tx, Sealer(SEALING_KEY), "identity.fernet.")
+    )
+    assert not any(secret.data in row.sealed for secret in opened for row in held)
     assert other.read(keys.sign(b"y")) == b"y"
     assert other.read(sign) is None
+
+
+def test_keys_rotate_once_however_many_processes_ask(cloud: Cloud, clock: FakeClock) -> None:
+    database = cloud.database
+    clock.advance(100)
+    assert database.write_now(lambda tx: cloud.keys.rotate(tx, if_older_s=60))
+    assert not database.write_now(lambda tx: cloud.keys.rotate(tx, if_older_s=60))
+    assert cloud.keys.age_s() == 0
+
+
+def test_another_sealing_key_is_refused(cloud: Cloud) -> None:
+    with pytest.raises(Invalid, match=r"control\.key"):
+        KeyRepository(cloud.database, Sealer(bytes(31) + b"x"), clock=cloud.clock)
+
+
+def test_keys_of_an_earlier_release_are_taken_over(sqlite: Database, tmp_path: Any) -> None:
+    old = {"0": Fernet.generate_key(), "4": Fernet.generate_key()}
+    for name, key in old.items():
+        (tmp_path / name).write_bytes(key)
+    keys = KeyRepository(sqlite, Sealer(SEALING_KEY), clock=FakeClock(), folder=tmp_path)
+    assert keys.read(Fernet(old["4"]).encrypt(b"token")) == b"token"
 
 
 # What ends a token before its time

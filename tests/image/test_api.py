@@ -15,6 +15,7 @@ from cairn.core.clock import FakeClock
 from cairn.db.engine import Database
 from cairn.http.routes import Service
 from cairn.image import api as image_api
+from cairn.image.content import ContentStore
 from cairn.image.control import UploadKeeper
 from tests.callers import CALLERS, P2, Api
 
@@ -30,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def image_service(folder: Path) -> Service:
-    return image_api.service(image_api.ImageOptions(folder=folder, upload_gib_max=1))
+    return image_api.service(ContentStore(folder, bytes_max=1 << 30))
 
 
 @pytest.fixture
@@ -403,7 +404,7 @@ def test_client_that_goes_leaves_nothing(api: Api, folder: Path, headers: dict[s
 
 
 def test_upload_larger_than_allowed_is_refused(sqlite: Database, folder: Path) -> None:
-    api = Api(sqlite, image_api.service(image_api.ImageOptions(folder=folder, upload_gib_max=0)))
+    api = Api(sqlite, image_api.service(ContentStore(folder, bytes_max=0 << 30)))
     image = create(api)
     assert upload(api, image, b"x" * 4096).status_code == 413
     assert raw_upload(api, image, [CHUNK, CHUNK, END]) == 413
@@ -564,7 +565,7 @@ async def test_upload_of_a_dead_process_is_given_up(
     from cairn.image.attributes import read_wish
 
     alice = CALLERS["alice"]
-    image_api.service(image_api.ImageOptions(folder=folder, upload_gib_max=1))
+    image_api.service(ContentStore(folder, bytes_max=1 << 30))
     wish = read_wish({"disk_format": "raw", "container_format": "bare"})
     image = sqlite.write_now(lambda tx: service.create(tx, alice, wish))
     begun = sqlite.write_now(lambda tx: service.begin_upload(tx, alice, image.id))

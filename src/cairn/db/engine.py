@@ -155,6 +155,11 @@ class Database:
         """Call `waker(topic)` on the event loop for each topic of a committed transaction."""
         self._wakers.append(waker)
 
+    def wake(self, topic: str) -> None:
+        """Hand on a hint that came from elsewhere (notify.py). On the event loop only."""
+        for waker in self._wakers:
+            waker(topic)
+
     async def read(self, verb: Verb[T]) -> T:
         if self._threads is not None:
             return await asyncio.get_running_loop().run_in_executor(
@@ -237,8 +242,7 @@ class Database:
         for do in tx.after:
             do()
         for topic in sorted(tx.wakes):
-            for waker in self._wakers:
-                waker(topic)
+            self.wake(topic)
 
 
 class _GroupWriter:

@@ -28,7 +28,8 @@ class Feed:
                 do(topic)
 
     def listen(self, prefix: str, do: Callable[[str], None]) -> None:
-        """Call `do` with each topic that begins so: for those who look after thousands of topics."""
+        """Call `do` with each topic that begins so, and with EVERYTHING: for those who look after
+        thousands of topics."""
         self._listeners.append((prefix, do))
 
     def wake_all(self) -> None:
@@ -36,6 +37,8 @@ class Feed:
         for flags in self._waiting.values():
             for flag in flags:
                 flag.set()
+        for _, do in self._listeners:
+            do(EVERYTHING)
 
     def subscribe(self, *topics: str) -> asyncio.Event:
         """An event that each hint on one of `topics` sets; the subscriber clears it before it looks."""

@@ -19,8 +19,8 @@ from cairn.core.errors import CloudError, Invalid, NotFound, Unavailable
 from cairn.core.ids import NodeId, ServerId
 from cairn.core.tasks import Batcher, TaskGroup
 from cairn.db.engine import Database, Tx
-from cairn.db.feed import Feed
-from cairn.fleet import service
+from cairn.db.feed import EVERYTHING, Feed
+from cairn.fleet import join, service
 from cairn.fleet.arrivals import Arrivals
 from cairn.fleet.ask import ANSWER_SECONDS_MAX
 from cairn.fleet.inbox import Inbox, TakeReport
@@ -113,6 +113,7 @@ class NodeStreams:
         self._screens: dict[str, asyncio.Future[StreamLink]] = {}
         self._leases: dict[NodeId, asyncio.TimerHandle] = {}
         self._expected = 0  # hosts that were up when we started
+        self._unheard: set[NodeId] = set()  # those of them that have not connected since
         self._arrivals = Arrivals(database, self._tasks)
         self._inbox = Inbox(database, take_report, self._tasks)
         self._outbox = Outbox(database, compile_spec, self._tasks)
@@ -122,15 +123,18 @@ class NodeStreams:
         self._watch: asyncio.TimerHandle | None = None
         feed.listen(service.topic(NodeId("")), self._spec_changed)
 
-    async def start(self) -> None:
-        """Give every host that was up the full lease to come back."""
-        await self.adopt(await self._database.read(service.living))
+    async def start(self, *, is_alone: bool = True) -> None:
+        """Give every host that was up the full lease to come back. Where there are other control
+        processes, only those are ours that nobody has (controls.py)."""
+        if is_alone:
+            await self.adopt(await self._database.read(service.living))
         self._look_who_is_silent()
 
     async def adopt(self, node_ids: Iterable[NodeId]) -> None:
         """Give these hosts, which nobody else watches over, the full lease to connect here."""
         for node_id in node_ids:
             self._expected += 1
+            self._unheard.add(node_id)
             if not self._is_here(node_id):
                 self._start_lease(node_id)
 
@@ -146,6 +150,15 @@ class NodeStreams:
     @property
     def connected(self) -> list[NodeId]:
         return sorted(n for n, stream in self._streams.items() if stream.arrival is not None)
+
+    def is_connected(self, node_id: NodeId) -> bool:
+        """Whether the host's agent is connected to this process."""
+        return self._is_here(node_id)
+
+    def close_all(self) -> None:
+        """End every agent's connection: each comes again, here or elsewhere."""
+        for stream in list(self._streams.values()):
+            stream.link.close()
 
     def last_heard_s(self, node_id: NodeId) -> float | None:
         """For how many seconds the host has said nothing; None while it is not connected here."""
@@ -186,6 +199,9 @@ class NodeStreams:
             await self._send_image(link, hello)
         elif hello.kind == "screen" and isinstance(link, StreamLink):
             await self._hand_over_screen(link, hello)
+        elif hello.kind == "left":
+            await self._database.write(lambda tx: join.left(tx, hello.node_id))
+            await link.send(Go())
         else:
             self.refusals["unknown kind"] += 1
             await link.send(Refused(reason=f"Connections of kind '{hello.kind}' are not served."))
@@ -252,8 +268,7 @@ class NodeStreams:
                     )
                 )
             except NotFound as error:
-                self.refusals["not enrolled"] += 1
-                await link.send(Refused(reason=error.message))
+                await link.send(await self._farewell(node_id, error))
                 return
             if self._streams.get(node_id) is stream:
                 self._begin(stream, hello, arrival)
@@ -261,8 +276,19 @@ class NodeStreams:
         finally:
             self._end(stream)
 
+    async def _farewell(self, node_id: NodeId, error: NotFound) -> Refused:
+        """To a host that is no member: only one that was removed is told to clean up."""
+        removed = await self._database.read(lambda tx: join.farewell(tx, node_id))
+        if removed is None:
+            self.refusals["not enrolled"] += 1
+            return Refused(reason=error.message)
+        self.refusals["removed"] += 1
+        reason = f"Host {removed.hostname} was removed on {removed.removed_at:%Y-%m-%d %H:%M} UTC."
+        return Refused(reason=reason, is_removed=True)
+
     def _begin(self, stream: _Stream, hello: Hello, arrival: Arrival) -> None:
         stream.arrival = arrival
+        self._unheard.discard(stream.node_id)
         if (lease := self._leases.pop(stream.node_id, None)) is not None:
             lease.cancel()
         _log.info("node connected", node=stream.node_id, agent_version=hello.agent_version)
@@ -297,7 +323,19 @@ class NodeStreams:
         """The more hosts, the rarer they speak: the kernel's own questions find the dead meanwhile."""
         return max(PING_PERIOD_S, max(len(self._streams), self._expected) / PINGS_A_SECOND)
 
+    async def _compare_all(self) -> None:
+        """Hints were lost: whose spec has changed is asked for all hosts at once."""
+        numbers = await self._database.read(service.spec_numbers)
+        for stream in list(self._streams.values()):
+            if stream.arrival is not None and numbers.get(stream.node_id, 0) > stream.sent:
+                self._outbox.due(stream)
+
     def _spec_changed(self, topic: str) -> None:
+        if topic == EVERYTHING:
+            for stream in self._streams.values():
+                stream.is_stale = stream.arrival is None
+            self._tasks.start(self._compare_all(), name="compare all specs")
+            return
         stream = self._streams.get(NodeId(topic.partition(":")[2]))
         if stream is None:
             return
@@ -378,7 +416,8 @@ class NodeStreams:
         def write(tx: Tx) -> None:
             for node_id in node_ids:
                 if not self._is_here(node_id):
-                    service.silent(tx, node_id, heard_by=control_id)
+                    was_heard = node_id not in self._unheard
+                    service.silent(tx, node_id, heard_by=control_id, was_heard=was_heard)
 
         await self._database.write(write)
 

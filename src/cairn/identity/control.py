@@ -1,10 +1,10 @@
 """What keeps identity in order: revocations known here and forgotten in time, keys that are rotated."""
 
-import time
 from datetime import timedelta
 
 from cairn.db.engine import Database
 from cairn.identity import store
+from cairn.identity.keys import TOPIC as KEY_TOPIC
 from cairn.identity.keys import KeyRepository
 from cairn.identity.revocation import TOPIC, Revocations
 from cairn.life.reconcile import Round
@@ -41,16 +41,20 @@ class RevocationKeeper:
 
 
 class KeyRotation:
-    """A new signing key each week. Processes that share the folder notice by themselves."""
+    """A new signing key each week. The other processes hear of it, or notice by themselves."""
 
-    name = "identity.keys"
+    name = KEY_TOPIC
 
-    def __init__(self, keys: KeyRepository) -> None:
+    def __init__(self, database: Database, keys: KeyRepository) -> None:
+        self._database = database
         self._keys = keys
 
     async def run_once(self) -> Round:
-        left_s = KEY_SECONDS_MAX - self._keys.age_s(time.time())
+        left_s = KEY_SECONDS_MAX - self._keys.age_s()
         if left_s > 0:
             return Round(again_s=left_s)
-        self._keys.rotate()
-        return Round(found=1, done=1, again_s=KEY_SECONDS_MAX)
+        # Asked again within the transaction: two processes may come here at once.
+        done = await self._database.write(
+            lambda tx: self._keys.rotate(tx, if_older_s=KEY_SECONDS_MAX)
+        )
+        return Round(found=1, done=int(done), again_s=KEY_SECONDS_MAX)

@@ -1,38 +1,61 @@
-"""The keys that sign tokens: numbered files, as Keystone's key repository has them.
+"""The keys that sign tokens: numbered, as Keystone's key repository has them, in the shared database.
 
 The highest number is the primary and signs; all verify. `0` is staged: the next primary, already known to
 everyone who verifies before anybody signs with it. Rotation makes the staged key primary, stages a new
 one and drops the oldest, so a token stays readable for `keep - 2` rotations after its key stopped
-signing. Source of the layout: Keystone administration guide, "Fernet - Key Repository".
+signing. Source of the scheme: Keystone administration guide, "Fernet - Key Repository".
 """
 
-import os
+import base64
+import time
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from cairn.core import log
+from cairn.core.clock import Clock
+from cairn.db import secrets
+from cairn.db.engine import Database, Tx
+from cairn.db.feed import EVERYTHING
+from cairn.db.secrets import Sealer
 
+TOPIC = "identity.keys"
 STAGED = 0
+LOOK_AGAIN_S = 5.0  # a foreign token makes us look for new keys no more often than this
+_PREFIX = "identity.fernet."
 _log = log.get("identity.keys")
 
 
 class KeyRepository:
-    """The keys in one folder. Another process may rotate them: an unknown signature looks again."""
+    """The keys in memory. Another process may rotate them: a hint, or an unknown signature, looks again.
 
-    def __init__(self, folder: Path, *, keep: int = 3) -> None:
-        """Open the folder; make it with its first two keys if it is not there."""
+    Only the thread of the event loop may use it.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        sealer: Sealer,
+        *,
+        clock: Clock,
+        keep: int = 3,
+        folder: Path | None = None,
+    ) -> None:
+        """Load the keys; make the first two if there are none. `folder`: where an earlier release kept
+        them as files, which are taken over."""
         assert keep >= 2, "a staged key and a primary are the least"
-        self._folder = folder
+        self._database = database
+        self._sealer = sealer
+        self._clock = clock
         self._keep = keep
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not self._numbers():
-            self._write(STAGED + 1)
-        if STAGED not in self._numbers():
-            self._write(STAGED)
+        before = _files(folder)
+        database.write_now(lambda tx: self._ensure(tx, before))
         self._load()
+        database.on_wake(self._hint)
 
     def sign(self, data: bytes) -> bytes:
+        if self._is_stale:
+            self._load()
         return self._fernet.encrypt(data)
 
     def read(self, token: bytes) -> bytes | None:
@@ -40,7 +63,7 @@ class KeyRepository:
         try:
             return self._fernet.decrypt(token)
         except InvalidToken:
-            if self._stamp_of_folder() == self._stamp:
+            if not self._is_stale and time.monotonic() < self._loaded_s + LOOK_AGAIN_S:
                 return None
         self._load()
         try:
@@ -48,43 +71,69 @@ class KeyRepository:
         except InvalidToken:
             return None
 
-    def rotate(self) -> None:
-        """Sign with the staged key from now on. Repeatable; a crash in between leaves a valid folder."""
-        primary = max(self._numbers()) + 1
-        (self._folder / str(STAGED)).rename(self._folder / str(primary))
-        self._write(STAGED)
-        for number in self._numbers()[1 : -(self._keep - 1)]:
-            (self._folder / str(number)).unlink()
-        self._load()
+    def rotate(self, tx: Tx, *, if_older_s: float = 0.0) -> bool:
+        """Sign with the staged key from now on, unless somebody has just rotated. Repeatable."""
+        known = self._known(tx)
+        if known[STAGED].age_s < if_older_s:
+            return False
+        primary = max(known) + 1
+        secrets.rename(tx, self._sealer, _name(STAGED), _name(primary))
+        secrets.put(tx, self._sealer, _name(STAGED), _new_key(tx))
+        for number in sorted({*known, primary} - {STAGED})[: -(self._keep - 1)]:
+            secrets.forget(tx, _name(number))
+        tx.wake(TOPIC)
         _log.info("token keys rotated", primary=primary)
+        return True
 
-    def age_s(self, now_s: float) -> float:
-        """How long the primary has been signing, as the files tell it."""
-        # The file keeps the time it was staged; the staged one was written when it became primary.
-        return now_s - (self._folder / str(STAGED)).stat().st_mtime
+    def age_s(self) -> float:
+        """How long the primary has been signing."""
+        if self._is_stale:
+            self._load()
+        return self._clock.now().timestamp() - self._staged_at_s
 
-    def _numbers(self) -> list[int]:
-        return sorted(int(path.name) for path in self._folder.iterdir() if path.name.isdecimal())
+    def _ensure(self, tx: Tx, before: dict[int, bytes]) -> None:
+        known = self._known(tx)
+        if not known:
+            for number, key in before.items():
+                secrets.put(tx, self._sealer, _name(number), key)
+            known = self._known(tx)
+        if not set(known) - {STAGED}:
+            secrets.put(tx, self._sealer, _name(STAGED + 1), _new_key(tx))
+        if STAGED not in known:
+            secrets.put(tx, self._sealer, _name(STAGED), _new_key(tx))
 
-    def _write(self, number: int) -> None:
-        """A new random key, whole or not at all, readable by its owner only."""
-        path = self._folder / str(number)
-        draft = path.with_suffix(".new")
-        draft.unlink(missing_ok=True)
-        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(Fernet.generate_key())
-            file.flush()
-            os.fsync(file.fileno())
-        draft.rename(path)
+    def _known(self, tx: Tx) -> dict[int, secrets.Secret]:
+        found = secrets.all_under(tx, self._sealer, _PREFIX)
+        return {int(secret.name.removeprefix(_PREFIX)): secret for secret in found}
 
     def _load(self) -> None:
-        self._stamp = self._stamp_of_folder()
-        numbers = self._numbers()
-        # By number, so the staged 0 is last; a rotation in another process may be renaming it just now.
-        primary_first = sorted(numbers, reverse=True)
-        keys = [Fernet((self._folder / str(n)).read_bytes()) for n in primary_first]
-        self._fernet = MultiFernet(keys)
+        self._is_stale = False
+        try:
+            known = self._database.read_now(self._known)
+        except BaseException:
+            self._is_stale = True
+            raise
+        # The staged one was made when the primary began to sign.
+        self._staged_at_s = self._clock.now().timestamp() - known[STAGED].age_s
+        self._loaded_s = time.monotonic()
+        # By number, so that the primary is first and the staged 0 last.
+        self._fernet = MultiFernet([Fernet(known[n].data) for n in sorted(known, reverse=True)])
 
-    def _stamp_of_folder(self) -> int:
-        return self._folder.stat().st_mtime_ns
+    def _hint(self, topic: str) -> None:
+        if topic in (TOPIC, EVERYTHING):
+            self._is_stale = True
+
+
+def _name(number: int) -> str:
+    return f"{_PREFIX}{number}"
+
+
+def _new_key(tx: Tx) -> bytes:
+    """As `Fernet.generate_key` makes them."""
+    return base64.urlsafe_b64encode(tx.random_bytes(32))
+
+
+def _files(folder: Path | None) -> dict[int, bytes]:
+    if folder is None or not folder.is_dir():
+        return {}
+    return {int(p.name): p.read_bytes() for p in folder.iterdir() if p.name.isdecimal()}

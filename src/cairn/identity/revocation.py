@@ -13,6 +13,7 @@ from collections.abc import Iterable
 
 from cairn.core.ids import DomainId, ProjectId, UserId
 from cairn.db.engine import Database, Tx
+from cairn.db.feed import EVERYTHING
 from cairn.identity import store
 from cairn.identity.records import Event, Scope, ScopeKind
 
@@ -103,5 +104,5 @@ class Revocations:
         return store.revocations_after(tx, self._seen), store.revocations_made(tx)
 
     def _hint(self, topic: str) -> None:
-        if topic == TOPIC:
+        if topic in (TOPIC, EVERYTHING):
             self._is_stale = True

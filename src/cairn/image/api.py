@@ -2,10 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
-
-from msgspec import Struct
 
 from cairn.core.errors import Invalid, NoCapacity, NotFound, OverQuota
 from cairn.core.ids import ImageId, ProjectId
@@ -29,14 +26,8 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
-class ImageOptions(Struct, frozen=True, kw_only=True):
-    folder: Path  # of the images' files
-    upload_gib_max: int
-
-
-def service(options: ImageOptions) -> Service:
-    """The image service, its files in `options.folder`."""
-    content = ContentStore(options.folder, bytes_max=options.upload_gib_max << 30)
+def service(content: ContentStore) -> Service:
+    """The image service, its files in `content`."""
     return Service(
         name="glance",
         kind="image",
@@ -216,7 +207,7 @@ class _Files:
             status=206 if is_part else 200,
             headers=headers,
             content_type="application/octet-stream",
-            stream=self._content.read(found, start, length),
+            stream=await self._content.read(found, start, length),
             content_length=length,
         )
 
@@ -236,6 +227,7 @@ class _Files:
 
     def _discard_after(self, tx: Tx, *contents: Content | None) -> None:
         tx.after_commit(lambda: self._content.discard(*contents))
+        tx.wake(verbs.KEEPER)  # On other control machines there may be copies.
 
     async def _receive(self, database: Database, call: Call[None], *, stage: bool) -> None:
         kind = call.headers.get("content-type", "application/octet-stream")

@@ -13,6 +13,7 @@ import hashlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Protocol
 
 from cairn.core.errors import Invalid, NoCapacity, OverQuota, Unavailable
 from cairn.drivers import formats
@@ -26,12 +27,20 @@ _PART = ".part"
 Renew = Callable[[], Awaitable[None]]
 
 
+class Fetch(Protocol):
+    async def __call__(self, name: str, *, size_bytes: int, sha256: str) -> bool:
+        """Bring a file of this name into the directory; False if nobody has it."""
+        ...
+
+
 class ContentStore:
     """One directory of images' files. `bytes_max` guards the disk against a single upload."""
 
-    def __init__(self, directory: Path, *, bytes_max: int) -> None:
+    def __init__(self, directory: Path, *, bytes_max: int, fetch: Fetch | None = None) -> None:
+        """`fetch` brings a file that another control process received."""
         self.directory = directory
         self._bytes_max = bytes_max
+        self._fetch = fetch
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     async def receive(
@@ -91,12 +100,23 @@ class ContentStore:
         if block:
             await asyncio.to_thread(sink.write, bytes(block))
 
-    def read(self, content: Content, start: int, length: int) -> AsyncIterator[bytes]:
+    async def read(self, content: Content, start: int, length: int) -> AsyncIterator[bytes]:
         """Bytes `start` to `start + length` of a file. Raises Unavailable when it is not there."""
-        path = self._path(content)
-        if not path.is_file():  # asked before the reply begins, so that it can be said
-            raise Unavailable("The image's content is missing.", because=f"{path} is missing")
+        # Asked before the reply begins, so that it can be said.
+        path = await self.bring(content.path, content.size_bytes, content.sha256)
         return _blocks(path, start, length)
+
+    async def bring(self, recorded: str, size_bytes: int, sha256: str) -> Path:
+        """The file, from another control machine if need be, which may have it elsewhere. Raises
+        Unavailable."""
+        path = self.directory / Path(recorded).name
+        if path.is_file():
+            return path
+        if self._fetch is not None and await self._fetch(
+            path.name, size_bytes=size_bytes, sha256=sha256
+        ):
+            return path
+        raise Unavailable("The image's content is missing.", because=f"{path} is missing")
 
     def discard(self, *contents: Content | None) -> None:
         """Remove files; what reads one now reads on."""

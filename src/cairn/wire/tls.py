@@ -1,7 +1,9 @@
 """The two TLS contexts of the agents' connections: each side proves itself by our own CA's certificate."""
 
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 
@@ -9,6 +11,7 @@ from cairn.core.errors import Invalid
 from cairn.core.ids import NodeId
 
 NODE_URI = "cairn:node:"
+CONTROL_URI = "cairn:control:"
 
 
 def server_context(*, authority: Path, certificate: Path, key: Path) -> ssl.SSLContext:
@@ -38,3 +41,9 @@ def node_id_of(certificate: Path) -> NodeId:
         if uri.startswith(NODE_URI):
             return NodeId(uri.removeprefix(NODE_URI))
     raise Invalid(f"{certificate} is not the certificate of a node.")
+
+
+def names_control(peer_certificate: Mapping[str, Any] | None) -> bool:
+    """Whether a certificate, as `ssl` shows a peer's, is a control process's."""
+    names = (peer_certificate or {}).get("subjectAltName", ())
+    return any(kind == "URI" and value.startswith(CONTROL_URI) for kind, value in names)
