@@ -62,13 +62,13 @@ def _after(node: Node, wish: Wish) -> Node:
     if wish.zone is not UNSET:
         changes["zone"] = require_word(wish.zone, "zone")
     if wish.roles is not UNSET:
-        changes["roles"] = _roles(wish.roles)
+        changes["roles"] = require_roles(wish.roles)
     by_hand = set(node.set_by_hand) | {k for k, v in changes.items() if v != getattr(node, k)}
     changes["set_by_hand"] = tuple(sorted(by_hand))
     if wish.rack is not UNSET:
         changes["rack"] = require_word(wish.rack, "rack") if wish.rack else ""
     if wish.labels is not UNSET:
-        changes["labels"] = _labels(node.labels, wish.labels)
+        changes["labels"] = merged_labels(node.labels, wish.labels)
     if wish.power is not UNSET:
         changes["power"] = _power(wish.power, node.power)
     return msgspec.structs.replace(node, **changes)
@@ -83,7 +83,7 @@ def require_word(text: str, field: str) -> str:
     return text
 
 
-def _roles(roles: tuple[str, ...]) -> tuple[str, ...]:
+def require_roles(roles: tuple[str, ...]) -> tuple[str, ...]:
     unknown = sorted(set(roles) - set(ROLES))
     if unknown:
         raise Invalid(f"roles: '{unknown[0][:80]}' is none of {', '.join(ROLES)}.")
@@ -92,7 +92,7 @@ def _roles(roles: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(role for role in ROLES if role in roles)
 
 
-def _labels(present: dict[str, str], wished: dict[str, str | None]) -> dict[str, str]:
+def merged_labels(present: dict[str, str], wished: dict[str, str | None]) -> dict[str, str]:
     labels = dict(present)
     for key, value in wished.items():
         require_word(key, "labels")

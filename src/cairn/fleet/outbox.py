@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from cairn.core import log
-from cairn.core.errors import CloudError, Unavailable
+from cairn.core.errors import CloudError, NotFound, Unavailable
 from cairn.core.ids import NodeId
 from cairn.core.tasks import Batcher, TaskGroup
 from cairn.db.engine import Database, Tx
@@ -100,6 +100,9 @@ class Outbox:
     async def _composed(self, door: Door) -> NodeSpec | None:
         try:
             return await self._database.read(lambda tx: self._compile(tx, door.node_id))
+        except NotFound:
+            door.link.close()  # Removed meanwhile: it hears so when it connects again.
+            return None
         except CloudError as error:
             _log.warning("spec not composed", node=door.node_id, because=str(error))
         except Exception:

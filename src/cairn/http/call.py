@@ -58,7 +58,7 @@ class Call(Generic[B]):
     """Who asks for what, with which body and version. `who` is None on public routes only."""
 
     __slots__ = (
-        "base_url", "body", "caller", "headers", "path", "policy", "query", "request_id",
+        "base_url", "body", "caller", "headers", "path", "peer", "policy", "query", "request_id",
         "stream", "url_path", "version",
     )  # fmt: skip
 
@@ -76,6 +76,7 @@ class Call(Generic[B]):
         policy: Policy,
         version: Version | None = None,
         stream: AsyncIterator[bytes] | None = None,
+        peer: str = "",
     ) -> None:
         self.caller = caller
         self.path = path  # the path's variables
@@ -87,6 +88,7 @@ class Call(Generic[B]):
         self.request_id = request_id
         self.policy = policy
         self.version = version
+        self.peer = peer  # the client's address
         self.stream = stream  # the body's bytes, on routes that stream
 
     @property

@@ -196,6 +196,7 @@ class _Responder:
             policy=self._policy,
             version=version,
             stream=_chunks(req) if route.streams else None,
+            peer=req.remote_addr,
         )
         return await self._handled(route, call)
 

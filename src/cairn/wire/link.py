@@ -35,7 +35,7 @@ class Hello(Struct, frozen=True, kw_only=True, tag=True):
     wire_version: int
     node_id: NodeId
     agent_version: str = ""
-    kind: str = "node"  # "node", "image" or "screen"
+    kind: str = "node"  # "node", "image" or "screen"; "left": removed, and all is cleaned up
     subject: str = ""  # the image's id, or the screen's one-time key
     spec_number: int = 0  # that the agent works by: it need not be sent again
     report_digest: bytes = b""  # of what it has to tell: known news need not be told again
@@ -54,6 +54,7 @@ class Refused(Struct, frozen=True, kw_only=True, tag=True):
     """The control plane does not; `reason` is for the host's operator."""
 
     reason: str
+    is_removed: bool = False  # the host is no member any more: it should clean up, then say "left"
     oldest_wire_version: int = 0  # that the control plane speaks; 0: that is not the reason
     newest_wire_version: int = 0
 
