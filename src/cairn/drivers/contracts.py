@@ -122,9 +122,14 @@ class Volumes(Protocol):
         """How to plug it. NotFound if absent. Side effects (mapping, login) are repeatable."""
         ...
 
-    async def shut_out(self, node_ids: frozenset[NodeId]) -> None:
-        """From now on exactly these hosts can write nothing to the shared pool, whatever they still run;
-        when it returns, no write of theirs is under way. Unavailable where the pool is not shared. < 30 s."""
+    async def shut_out(self, node_id: NodeId, number: int) -> None:
+        """From now on this host can write nothing to the shared pool, whatever it still runs; when it
+        returns, no write of its is under way. The pool keeps the number of each host's newest wish.
+        Conflict: there was a newer one. Unavailable where the pool is not shared. < 30 s."""
+        ...
+
+    async def let_in(self, node_id: NodeId, number: int) -> None:
+        """The host may write again. Conflict: a newer wish shut it out. Else as `shut_out`."""
         ...
 
 
@@ -226,14 +231,18 @@ class Hypervisor(Protocol):
         """Wait for the guest of `spec.incoming` with everything it has; `look` shows its `reception`.
 
         A running guest's virtual CPUs run as soon as it has come; one that is stopped leaves a record.
-        Repeatable; a reception that failed is begun anew. < 30 s."""
+        Repeatable. A reception that failed, or whose process died, says so in its `trouble` until the guest
+        is removed or received anew. < 30 s."""
         ...
 
     async def send(self, spec: GuestSpec, disks: tuple[BlockNode, ...]) -> None:
         """Begin to send the guest to `spec.outgoing`, and return; `look` shows its `sending`.
 
         `disks` in the order of the spec. Repeatable. The guest runs on until it runs there; when it fails
-        it runs on here. < 10 s."""
+        it runs on here, and its `sending` keeps the trouble until the next. When it is done the guest
+        never boots here again (Conflict), also after a power cut; `remove` forgets it. Where the sender
+        died and nobody here can know whether the guest runs there, `sending` stays neither done nor
+        troubled. < 10 s."""
         ...
 
     async def cancel_send(self, guest_id: ServerId) -> None:
@@ -310,6 +319,7 @@ class NetworksView(Struct, frozen=True, kw_only=True):
     ports: tuple[PortView, ...] = ()  # plugged on this host
     metadata_networks: tuple[NetworkId, ...] = ()  # whose 169.254.169.254 can be answered here
     engines: tuple[EngineSeen, ...] = ()
+    southbound: tuple[str, ...] = ()  # the zone's database that was joined; (): this host's own, or none
 
 
 class NetworksFacts(Struct, frozen=True, kw_only=True):
@@ -317,6 +327,7 @@ class NetworksFacts(Struct, frozen=True, kw_only=True):
     underlay_mtu: int
     address: str
     physical_networks: tuple[str, ...]
+    southbound: str = ""  # where other hosts reach the zone's database; "": not here
 
 
 class Networks(Protocol):
@@ -337,13 +348,20 @@ class Networks(Protocol):
         """< 1 s, from memory as far as possible."""
         ...
 
+    async def join(self, southbound: tuple[str, ...]) -> None:
+        """Follow the zone's database at these addresses ("ssl:192.0.2.2:6642"); (): this host's own, or
+        none if it has no network role. Repeatable. Unavailable while nobody answers there. < 10 s."""
+        ...
+
     async def apply_zone(self, zone: ZoneSpec) -> None:
         """Make the zone's logical network equal to `zone`: the difference is written in one transaction.
         Only on the host with the network role. < 30 s for 10,000 ports."""
         ...
 
     async def plug(self, port: PortSpec) -> Tap:
-        """Make the host's end of the port and join it to the datapath. < 5 s."""
+        """Make the host's end of the port and join it to the datapath. < 5 s.
+
+        Unavailable on a host that has no zone yet: neither the network role nor `join`."""
         ...
 
     async def unplug(self, port_id: PortId) -> None: ...

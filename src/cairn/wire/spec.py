@@ -101,6 +101,7 @@ class Outgoing(Struct, frozen=True, kw_only=True):
     disks: tuple[DiskDoor, ...] = ()  # of the disks that are not shared
     bandwidth_mib_s: int = 0  # at most; 0: as fast as it goes
     secret: str = ""  # the same as the receiver's
+    is_cancelled: bool = False  # stop, unless it is done; do not boot before the next word on it
 
 
 class GuestSpec(Struct, frozen=True, kw_only=True):
