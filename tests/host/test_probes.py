@@ -126,3 +126,11 @@ def test_other_installation_in_this_network_is_fatal(monkeypatch: pytest.MonkeyP
 def test_everything_has_a_cure_or_needs_none(tmp_path: Path) -> None:
     for finding in probes.probe(Settings(state=tmp_path)):
         assert finding.is_good != bool(finding.cure), finding
+
+
+def test_disk_health_is_optional_and_names_its_package() -> None:
+    missing = probes.probe_smart("no-such-program")
+    assert not missing.is_good
+    assert not missing.is_fatal
+    assert "smartmontools" in missing.cure
+    assert probes.probe_smart("sh").is_good

@@ -13,6 +13,8 @@ import msgspec
 
 from cairn.agent import report as reports
 from cairn.agent.act import Actor
+from cairn.agent.health import PERIOD_S as HEALTH_PERIOD_S
+from cairn.agent.health import HealthWatch, Offset
 from cairn.agent.look import Drivers, View, look
 from cairn.agent.plan import Boot, CutOff, RemoveGuest, Step, plan
 from cairn.agent.troubles import Troubles
@@ -21,7 +23,7 @@ from cairn.core.clock import Clock
 from cairn.core.errors import CloudError
 from cairn.core.ids import NetworkId, NodeId, ServerId
 from cairn.core.tasks import TaskGroup
-from cairn.wire.report import HostFacts, NodeReport, digest_of
+from cairn.wire.report import HealthSeen, HostFacts, NodeReport, digest_of
 from cairn.wire.spec import NodeSpec, ZoneSpec
 
 LOOK_PERIOD_S = 30.0  # even if no driver says that something changed
@@ -58,6 +60,7 @@ class Agent:
         ledger: KeepsSpec,
         clock: Clock,
         facts: Callable[[], HostFacts],
+        health: HealthWatch | None = None,
     ) -> None:
         self.node_id = node_id
         self.drivers = drivers
@@ -66,6 +69,8 @@ class Agent:
         self._ledger = ledger
         self._clock = clock
         self._facts = facts
+        self._health = health
+        self._health_seen: tuple[HealthSeen, ...] = ()
         self._want = ledger.load()
         self._is_confirmed = ledger.is_confirmed()
         self._is_told = False
@@ -118,6 +123,8 @@ class Agent:
     async def run(self) -> None:
         """Bring up the engines, then look, plan and act until cancelled."""
         try:
+            if self._health is not None:
+                self._tasks.start(self._watch_health(self._health), name="health")
             await self._start_drivers()
             while True:
                 self._look_now.clear()
@@ -139,8 +146,34 @@ class Agent:
             facts=self._facts(),
             trouble_of=self._troubles.get,
             applied_zone_number=self._actor.applied_zone_number,
+            health=self._health_seen,
         )
         return msgspec.structs.replace(told, digest=digest_of(told))
+
+    @property
+    def now_s(self) -> float:
+        """The host's clock, seconds since the epoch."""
+        return self._clock.now().timestamp()
+
+    def note_clock(self, told_s: float, *, asked_s: float) -> None:
+        """The control plane's clock said `told_s`, some time between `asked_s` on ours and now."""
+        if self._health is not None:
+            round_trip_s = self.now_s - asked_s
+            middle_s = asked_s + round_trip_s / 2
+            uncertain_s = abs(round_trip_s) / 2
+            self._health.offset = Offset(seconds=told_s - middle_s, uncertain_s=uncertain_s)
+
+    async def _watch_health(self, health: HealthWatch) -> None:
+        """Disks may take seconds to answer, so a thread asks them. A broken look spoils one look only."""
+        while True:
+            try:
+                self._health_seen = await asyncio.to_thread(health)
+            except Exception:
+                _log.exception("look at the host's health broke")
+            else:
+                if self.on_report is not None:
+                    self.on_report()
+            await asyncio.sleep(HEALTH_PERIOD_S)
 
     async def _start_drivers(self) -> None:
         """Each engine as soon as it can; one that fails is tried again and does not hold up the others."""

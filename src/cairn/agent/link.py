@@ -10,6 +10,7 @@ from cairn.core import log
 from cairn.core.errors import CloudError, Unavailable
 from cairn.core.tasks import TaskGroup, first_to_end
 from cairn.wire.link import (
+    OLDEST_WIRE_VERSION,
     PING_PERIOD_S,
     SILENCE_S,
     WIRE_VERSION,
@@ -52,6 +53,7 @@ class ControlLink:
         self._open_screen = open_screen
         self._version = agent_version
         self._ping_period_s = PING_PERIOD_S  # the control plane says how often
+        self._wire_version = WIRE_VERSION  # of the next introduction
         self._jitter = jitter
         self._news = asyncio.Event()
         self._tasks = TaskGroup()
@@ -99,9 +101,10 @@ class ControlLink:
 
     async def _introduce(self, link: Link, known: NodeReport | None) -> Welcome:
         agent = self._agent
+        asked_s = agent.now_s
         await link.send(
             Hello(
-                wire_version=WIRE_VERSION,
+                wire_version=self._wire_version,
                 node_id=agent.node_id,
                 agent_version=self._version,
                 spec_number=agent.want.number if agent.want is not None else 0,
@@ -111,12 +114,22 @@ class ControlLink:
         answer = await link.receive()
         if isinstance(answer, Refused):
             self.refusal = answer.reason
+            self._choose_version(answer)
             raise Unavailable(f"The control plane refuses this host: {answer.reason}")
         if not isinstance(answer, Welcome):
             raise Unavailable("The control plane did not welcome this host.")
         self.refusal = None
         self._ping_period_s = answer.ping_period_s
+        self._wire_version = WIRE_VERSION  # The next one may be upgraded meanwhile.
+        if answer.now_s:
+            agent.note_clock(answer.now_s, asked_s=asked_s)
         return answer
+
+    def _choose_version(self, refused: Refused) -> None:
+        """For the next try: the newest that both understand, else ours again."""
+        newest = min(WIRE_VERSION, refused.newest_wire_version)
+        is_common = max(OLDEST_WIRE_VERSION, refused.oldest_wire_version) <= newest
+        self._wire_version = newest if is_common else WIRE_VERSION
 
     async def _receive(self, link: Link) -> None:
         silence_s = SILENCE_S + 2 * self._ping_period_s

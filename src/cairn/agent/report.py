@@ -6,10 +6,13 @@ from cairn.agent.look import View
 from cairn.agent.plan import waiting_for
 from cairn.drivers.contracts import GuestView
 from cairn.wire.report import (
+    DoorSeen,
     GuestSeen,
     GuestState,
+    HealthSeen,
     HostFacts,
     ImageSeen,
+    MachineSeen,
     NodeReport,
     PortSeen,
     Trouble,
@@ -30,8 +33,10 @@ def report(
     facts: HostFacts,
     trouble_of: TroubleOf,
     applied_zone_number: int,
+    health: tuple[HealthSeen, ...] = (),
 ) -> NodeReport:
     """All that this host saw, under the number of the wishes it knew."""
+    wished = {(g.id, g.incarnation) for g in want.guests}
     return NodeReport(
         node_id=want.node_id,
         number=number,
@@ -47,6 +52,10 @@ def report(
             else None
         ),
         engines=have.engines,
+        health=health,
+        machines=_machines(want, have, trouble_of),
+        doors=_doors(want, have, trouble_of),
+        is_clean=all((g.id, g.incarnation) in wished for g in have.guests.values()),
     )
 
 
@@ -115,6 +124,8 @@ def _trouble_of_needs(
 
 
 def _volumes(want: NodeSpec, have: View, trouble_of: TroubleOf) -> tuple[VolumeSeen, ...]:
+    """On a shared pool only those that are this host's care."""
+    wanted = {v.id for v in want.volumes}
     seen = [
         VolumeSeen(
             id=view.id,
@@ -125,9 +136,10 @@ def _volumes(want: NodeSpec, have: View, trouble_of: TroubleOf) -> tuple[VolumeS
             trouble=trouble_of(f"volume:{view.id}"),
         )
         for view in have.volumes.values()
+        if not have.is_pool_shared or view.id in wanted
     ]
     for spec in want.volumes:
-        if spec.id not in have.volumes:
+        if spec.id not in have.volumes and not spec.is_doomed:
             trouble = trouble_of(f"volume:{spec.id}")
             if trouble is None and spec.from_image is not None:
                 trouble = trouble_of(f"image:{spec.from_image}")
@@ -151,3 +163,34 @@ def _ports(want: NodeSpec, have: View, trouble_of: TroubleOf) -> tuple[PortSeen,
         )
         for p in sorted(want.ports, key=lambda p: p.id)
     )
+
+
+def _machines(want: NodeSpec, have: View, trouble_of: TroubleOf) -> tuple[MachineSeen, ...]:
+    """Until a wish is done, the opposite of it is told."""
+    seen = []
+    for machine in want.machines:
+        number, is_on = have.machines.get(machine.node_id, (-1, True))
+        seen.append(
+            MachineSeen(
+                node_id=machine.node_id,
+                number=machine.number,
+                is_on=is_on if number == machine.number else not machine.on,
+                trouble=trouble_of(f"power:{machine.node_id}"),
+            )
+        )
+    return tuple(seen)
+
+
+def _doors(want: NodeSpec, have: View, trouble_of: TroubleOf) -> tuple[DoorSeen, ...]:
+    seen = []
+    for door in want.doors:
+        number, is_open = have.doors.get(door.node_id, (-1, True))
+        seen.append(
+            DoorSeen(
+                node_id=door.node_id,
+                number=door.number,
+                is_open=is_open if number == door.number else not door.is_open,
+                trouble=trouble_of(f"door:{door.node_id}"),
+            )
+        )
+    return tuple(seen)

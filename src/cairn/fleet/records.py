@@ -80,6 +80,7 @@ class Node(Struct, frozen=True, kw_only=True):
     power_number: int = 0  # raised at each wish
     agent_version: str = ""
     wire_version: int = 0
+    is_fencer: bool = False  # it has been asked to fence another host
     key_digest: str = ""  # SHA-256 of its public key (hex): who may ask for its certificate again
     address: str = ""  # that its certificate speaks for; empty: of a host that was there from the start
     origin: str = ""  # how it became a member: "first host", "token rack-3"
@@ -91,6 +92,38 @@ class Node(Struct, frozen=True, kw_only=True):
         """Whether new guests may be placed here now."""
         is_open = self.enabled and not self.is_draining
         return self.state is NodeState.UP and is_open and self.facts is not None
+
+
+class Door(StrEnum):
+    """A host's way to the shared pool of its zone, as it is wished."""
+
+    OPEN = "open"
+    SHUT = "shut"  # until the host is back and has rid itself of what is no longer its own
+    OPENING = "opening"
+
+
+class Loss(Struct, frozen=True, kw_only=True):
+    """What is done about a host that is gone, or was. There is none of a host that is well."""
+
+    node_id: NodeId
+    hold: str = ""  # why nothing is done about it until a person says so
+    may_recover: bool = False  # a person said so: no hold counts
+    power_by: NodeId | None = None  # who was asked to cut its power
+    power_number: int = 0
+    door: Door = Door.OPEN
+    door_by: NodeId | None = None  # who was asked to shut or open its door
+    door_number: int = 0
+    trouble: str = ""  # why it is not fenced yet
+    fenced_by: str = ""  # "power, through host n2"
+
+
+class Hold(Struct, frozen=True, kw_only=True):
+    """No host of the zone is fenced or recovered, because it looks as if it were us and not them."""
+
+    zone: str
+    since: datetime
+    reason: str
+    released_at: datetime | None = None  # a person said that it is them
 
 
 class Coming(Struct, frozen=True, kw_only=True):
@@ -108,6 +141,7 @@ class Arrival(Struct, frozen=True, kw_only=True):
     report_base: int  # its reports are numbered upwards from here
     spec_number: int  # of what should be on it now
     report_digest: bytes | None  # of the last that is known of it
+    now_s: float = 0.0  # when that was, seconds since the epoch: it compares its clock
 
 
 class HostLoad(Struct, frozen=True, kw_only=True):

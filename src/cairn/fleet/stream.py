@@ -299,6 +299,7 @@ class NodeStreams:
                 wire_version=stream.wire_version,
                 ping_period_s=self._ping_period_s(),
                 wants_report=not is_known,
+                now_s=arrival.now_s,
             )
         )
         knows_spec = hello.spec_number == arrival.spec_number and not stream.is_stale

@@ -71,6 +71,7 @@ def probe(settings: Settings) -> list[Finding]:
         findings.append(probe_others(settings.state))
     findings.append(probe_disk(settings.state))
     findings.append(probe_memory())
+    findings.append(probe_smart())
     return findings
 
 
@@ -242,6 +243,18 @@ def probe_memory(meminfo: Path = Path("/proc/meminfo")) -> Finding:
         found=f"{free_mib} MiB are available",
         cure="" if is_good else "end what is not needed: ps -eo rss,comm --sort=-rss | head",
     )
+
+
+def probe_smart(program: str = "smartctl") -> Finding:
+    """Optional: without it a host's health says nothing of its disks."""
+    if shutil.which(program) is None:
+        return Finding(
+            what="disk health",
+            is_good=False,
+            found=f"there is no `{program}`: a disk that begins to fail is not noticed",
+            cure="apt-get install --no-install-recommends smartmontools",
+        )
+    return Finding(what="disk health", is_good=True, found="disks are asked how they are")
 
 
 def _nearest(path: Path) -> Path:

@@ -48,6 +48,7 @@ class Welcome(Struct, frozen=True, kw_only=True, tag=True):
     wire_version: int = 1  # that both speak from here on
     ping_period_s: float = PING_PERIOD_S  # how often the agent must speak
     wants_report: bool = True  # False: what Hello's digest stands for is known already
+    now_s: float = 0.0  # the control plane's clock, seconds since the epoch; 0: not told
 
 
 class Refused(Struct, frozen=True, kw_only=True, tag=True):
