@@ -5,29 +5,42 @@ TLS, ports and signals.
 """
 
 import asyncio
+import contextlib
 import socket
 import ssl
+import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
 import uvloop
 from msgspec import Struct
 
-from cairn import health, operator, slices
-from cairn.compute import aggregates
+from cairn import handover, health, membership, operator, serving, slices
+from cairn.compute import aggregates, marks, placing, recovery
 from cairn.compute import api as compute_api
 from cairn.compute import control as compute_control
 from cairn.core import log
 from cairn.core.clock import Clock, SystemClock
-from cairn.core.errors import Unavailable
+from cairn.core.errors import CloudError, Conflict, Unavailable
 from cairn.core.ids import NodeId
-from cairn.db import migrate
-from cairn.db.engine import Database, open_sqlite
+from cairn.core.tasks import TaskGroup
+from cairn.db import migrate, secrets
+from cairn.db.engine import Database, open_sqlite, with_driver
 from cairn.db.feed import Feed
-from cairn.fleet import api_hosts
+from cairn.db.notify import Notifier
+from cairn.db.secrets import Sealer
+from cairn.fleet import api_hosts, api_join
+from cairn.fleet import control as fleet_control
 from cairn.fleet import service as fleet
+from cairn.fleet.api_join import Addresses
+from cairn.fleet.control_store import Control
+from cairn.fleet.controls import Controls
+from cairn.fleet.join import Authority
+from cairn.fleet.peers import Connect, Peers
 from cairn.fleet.records import DEFAULT_ZONE
 from cairn.fleet.stream import NodeStreams
+from cairn.host import certs
 from cairn.http.routes import Service
 from cairn.http.shell import Shell
 from cairn.identity import api as identity_api
@@ -40,6 +53,9 @@ from cairn.identity.tokens import TokenIssuer
 from cairn.image import api as image_api
 from cairn.image import control as image_control
 from cairn.image import service as image
+from cairn.image.content import ContentStore
+from cairn.life import lease
+from cairn.life.lease import Leased
 from cairn.life.reconcile import Reconciler, Runner
 from cairn.network import api as network_api
 from cairn.settings import Settings
@@ -47,9 +63,10 @@ from cairn.volume import api as volume_api
 from cairn.volume import control as volume_control
 from cairn.web import console
 from cairn.wire import tls
-from cairn.wire.link import Go, Hello, Refused, StreamLink, wanted_image
+from cairn.wire.link import Go, Hello, Refused, StreamLink, connect, wanted_image
 
 CHUNK_BYTES = 1 << 20
+NOWHERE = Addresses(api=("127.0.0.1:8443",))
 GOODBYE_S = 10  # how long requests under way may take to end when the process is told to stop
 
 _log = log.get("control")
@@ -66,6 +83,16 @@ class CloudOptions(Struct, frozen=True, kw_only=True):
     upload_gib_max: int = 512
     vcpu_overcommit: float = 8.0
     memory_overcommit: float = 1.0
+    lost_after_s: float = fleet_control.LOST_AFTER_S
+    restart_elsewhere: str = "false"
+    recoveries_per_minute: int = recovery.RECOVERIES_PER_MINUTE
+    sealing_key: bytes | None = None  # of the database's secrets; None: kept in `control_dir`
+    images_dir: Path | None = None  # None: below `control_dir`
+    # This process among several over one PostgreSQL, and how to reach the others; None: it is alone.
+    me: Control | None = None
+    connect_peer: Connect | None = None
+    authority: Authority | None = None  # None: one in memory, for clouds without certificates
+    addresses: Callable[[], Addresses] | None = None  # for join tokens; None: this machine's loopback
 
 
 class Cloud:
@@ -76,23 +103,56 @@ class Cloud:
         self._options = options
         self.feed = Feed()
         database.on_wake(self.feed.wake)
+        marks.set_default(options.restart_elsewhere)
         self.passwords = Passwords()
         self.revocations = Revocations(database)
-        self.keys = KeyRepository(options.control_dir / "keys" / "fernet")
+        sealing_key = options.sealing_key or secrets.key_in(options.control_dir / "control.key")
+        self.sealer = Sealer(sealing_key)
+        self.keys = KeyRepository(
+            database,
+            self.sealer,
+            clock=options.clock,
+            folder=options.control_dir / "keys" / "fernet",
+        )
         self.issuer = TokenIssuer(
             self.keys,
             options.clock,
             self.revocations,
             lifetime_s=options.token_lifetime_s,
         )
-        self.metrics = health.Metrics(statements=lambda: database.statements_total)
+        self.authority = options.authority or certs.new_authority(options.clock)
+        self.metrics = health.Metrics(
+            statements=lambda: database.statements_total,
+            agents_refused=lambda: self.streams.refusals,
+        )
         self.streams = NodeStreams(
             database=database,
             feed=self.feed,
             compile_spec=slices.compile_spec,
             take_report=slices.take_report,
             send_image=self._send_image,
+            renew=membership.renewals(database, self.authority),
+            control_id=options.me.id if options.me else None,
         )
+        images = options.images_dir or options.control_dir / "images"
+        self.peers = Peers(
+            database,
+            self.streams,
+            control_id=options.me.id if options.me else None,
+            connect=options.connect_peer,
+            files=images,
+        )
+        self.images = ContentStore(
+            images, bytes_max=options.upload_gib_max << 30, fetch=self.peers.fetch
+        )
+        self._tasks = TaskGroup()
+        self._notifier: Notifier | None = None
+        self._controls: Controls | None = None
+        if options.me is not None:
+            self._notifier = Notifier(database, sender=options.me.id)
+            self._controls = Controls(
+                database, options.me, adopt=self.streams.adopt, lose_all=self.streams.close_all
+            )
         self.runner = Runner(self._reconcilers(), self.feed, options.clock)
         self.shell = Shell(
             services=self._services(),
@@ -104,22 +164,54 @@ class Cloud:
     async def start(self) -> None:
         """Make the first rows, if they are missing, and give hosts time to come back."""
         hashed = await self.passwords.hash(self._options.admin_password)
-        await self.database.write(lambda tx: bootstrap.bootstrap(tx, hashed))
-        await self.streams.start()
+        try:
+            await self.database.write(lambda tx: bootstrap.bootstrap(tx, hashed))
+        except Conflict:  # Another control process made them at the same moment.
+            await self.database.write(lambda tx: bootstrap.bootstrap(tx, hashed))
+        if self._controls is not None and self._notifier is not None:
+            await self._controls.join()
+            self._tasks.start(self._notifier.run(), name="notifier")
+            self._tasks.start(self._controls.run(), name="controls")
+        await self.streams.start(is_alone=self._controls is None)
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection to the node port: an agent's, or another control process's."""
+        if not tls.names_control(writer.get_extra_info("peercert")):
+            await self.streams.accept(reader, writer)
+            return
+        link = StreamLink(reader, writer)
+        try:
+            await self.peers.serve(link)
+        except CloudError as error:
+            _log.info("peer's connection ended", because=str(error))
+        finally:
+            link.close()
+
+    @property
+    def has_peers(self) -> bool:
+        """Whether there are, or may be, other control processes."""
+        return self._controls is not None
+
+    def drain(self) -> None:
+        """Send the agents elsewhere: this process will end soon."""
+        self.streams.close_all()
 
     async def close(self) -> None:
         await self.streams.close()
+        if self._controls is not None and self._notifier is not None:
+            with contextlib.suppress(CloudError):  # Without a database there is nothing to leave.
+                me = self._controls.me.id
+                await self.database.write(lambda tx: lease.release(tx, me))
+                await self._controls.leave()
+                await self._notifier.flush()
+        await self._tasks.close()
         self.passwords.close()
 
     def _services(self) -> list[Service]:
         options = self._options
         apis: list[Service] = [
-            compute_api.service(ask=self.streams.ask),
-            image_api.service(
-                image_api.ImageOptions(
-                    folder=options.control_dir / "images", upload_gib_max=options.upload_gib_max
-                )
-            ),
+            compute_api.service(ask=self.peers.ask),
+            image_api.service(self.images),
             network_api.SERVICE,
             volume_api.SERVICE,
         ]
@@ -142,20 +234,56 @@ class Cloud:
         hosts = api_hosts.routes(
             loads=aggregates.loads, last_heard=lambda node_id: self.streams.last_heard_s(node_id)
         )
-        return [(own, health.POLICY), (hosts, api_hosts.POLICY)]
+        doors = api_join.Doors(
+            authority=self.authority,
+            addresses=self._addresses,
+            refused=self.metrics.join_refused,
+            clock=self._options.clock,
+        )
+        return [
+            (own, health.POLICY),
+            (hosts, api_hosts.POLICY),
+            (api_join.routes(doors), api_join.POLICY),
+            (membership.routes(), membership.POLICY),
+        ]
+
+    async def _addresses(self) -> Addresses:
+        find = self._options.addresses
+        return await asyncio.to_thread(find) if find is not None else NOWHERE
 
     def _reconcilers(self) -> list[Reconciler]:
-        images = self._options.control_dir / "images"
+        """Those that one process does for all are leased; the others look after what each has itself."""
         return [
-            compute_control.Placer(self.database),
-            compute_control.Janitor(self.database),
-            volume_control.Placer(self.database),
-            image_control.UploadKeeper(self.database, images),
+            *(
+                self._leased(reconciler)
+                for reconciler in (
+                    placing.Placer(self.database, feed=self.feed, clock=self._options.clock),
+                    compute_control.Janitor(self.database),
+                    volume_control.Placer(self.database),
+                    fleet_control.LossKeeper(
+                        self.database,
+                        self._options.clock,
+                        lost_after_s=self._options.lost_after_s,
+                    ),
+                    recovery.Recoverer(
+                        self.database,
+                        self._options.clock,
+                        per_minute=self._options.recoveries_per_minute,
+                    ),
+                    identity_control.KeyRotation(self.database, self.keys),
+                )
+            ),
+            image_control.UploadKeeper(self.database, self.images.directory),
             identity_control.RevocationKeeper(
                 self.database, self.revocations, lifetime_s=self._options.token_lifetime_s
             ),
-            identity_control.KeyRotation(self.keys),
         ]
+
+    def _leased(self, reconciler: Reconciler) -> Reconciler:
+        me = self._options.me
+        if me is None:
+            return reconciler
+        return Leased(reconciler, self.database, holder=me.id, clock=self._options.clock)
 
     async def _send_image(self, link: StreamLink, hello: Hello) -> None:
         """The bytes of an image to a host that needs them."""
@@ -163,8 +291,9 @@ class Cloud:
         if spec is None:
             await link.send(Refused(reason="There is no such image."))
             return
+        path = await self.images.bring(spec.path_hint, spec.size_bytes, spec.sha256)
         try:
-            with await asyncio.to_thread(Path(spec.path_hint).open, "rb") as file:
+            with await asyncio.to_thread(path.open, "rb") as file:
                 await link.send(Go(size_bytes=spec.size_bytes))
                 while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
                     link.writer.write(chunk)
@@ -178,6 +307,8 @@ def run_control(settings: Settings, *, pages: Path) -> None:
     log.configure(debug=settings.debug)
     database = open_database(settings)
     try:
+        if not database.is_sqlite:
+            handover.share_authority(settings, database)
         uvloop.run(_serve(settings, database, pages))
     finally:
         database.close()
@@ -186,7 +317,10 @@ def run_control(settings: Settings, *, pages: Path) -> None:
 def open_database(settings: Settings) -> Database:
     """The installation's database, its schema brought up to date."""
     if settings.database_url:
-        database = Database(settings.database_url)
+        database = Database(
+            with_driver(settings.database_url),
+            replica_url=with_driver(settings.database_replica_url),
+        )
     else:
         database = open_sqlite(settings.control_dir / "cairn.db")
     migrate.upgrade(database)
@@ -200,15 +334,24 @@ async def _serve(settings: Settings, database: Database, pages: Path) -> None:
     console.mount(
         cloud.shell.app,
         database=database,
-        streams=cloud.streams,
+        screens=cloud.peers,
         pages=pages,
     )
-    api = uvicorn.Server(_uvicorn_config(settings, cloud))
     nodes = await asyncio.start_server(
-        cloud.streams.accept,
+        cloud.accept,
         settings.node_address,
         settings.node_port,
         ssl=_node_context(settings),
+    )
+
+    def drain() -> None:
+        _log.info("control process goes")
+        nodes.close()
+        cloud.drain()
+
+    door = serving.Door(cloud.shell.app)
+    api = serving.Server(
+        _uvicorn_config(settings, door), door=door, has_peers=cloud.has_peers, on_drain=drain
     )
     rounds = asyncio.create_task(cloud.runner.run(), name="reconcilers")
     _log.info("control plane serves", api=settings.api_url, node_port=settings.node_port)
@@ -221,9 +364,9 @@ async def _serve(settings: Settings, database: Database, pages: Path) -> None:
         await cloud.close()
 
 
-def _uvicorn_config(settings: Settings, cloud: Cloud) -> uvicorn.Config:
+def _uvicorn_config(settings: Settings, door: serving.Door) -> uvicorn.Config:
     return uvicorn.Config(
-        cloud.shell.app,
+        door,
         host=settings.api_address,
         port=settings.api_port,
         ssl_certfile=settings.certs_dir / "server.crt",
@@ -250,7 +393,36 @@ def _cloud_options(settings: Settings) -> CloudOptions:
         upload_gib_max=settings.upload_gib_max,
         vcpu_overcommit=settings.vcpu_overcommit,
         memory_overcommit=settings.memory_overcommit,
+        lost_after_s=settings.lost_after_s,
+        restart_elsewhere=settings.restart_elsewhere,
+        recoveries_per_minute=settings.recoveries_per_minute,
+        sealing_key=secrets.key_in(settings.control_key_file),
+        images_dir=settings.images_folder,
+        me=_me(settings) if settings.database_url else None,
+        connect_peer=_peer_connector(settings) if settings.database_url else None,
     )
+
+
+def _me(settings: Settings) -> Control:
+    host = settings.effective_host_address
+    return Control(
+        id=str(uuid.uuid4()),
+        name=socket.gethostname(),
+        address=f"{f'[{host}]' if ':' in host else host}:{settings.node_port}",
+    )
+
+
+def _peer_connector(settings: Settings) -> Connect:
+    certificate, key = certs.ensure_control(settings.certs_dir, name=socket.gethostname())
+
+    async def connect_peer(address: str) -> StreamLink:
+        context = tls.client_context(
+            authority=settings.certs_dir / "ca.crt", certificate=certificate, key=key
+        )
+        host, _, port = address.rpartition(":")
+        return await connect(host.strip("[]"), int(port), context)
+
+    return connect_peer
 
 
 def _node_context(settings: Settings) -> ssl.SSLContext:

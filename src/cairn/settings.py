@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Struct
 
 from cairn.core.errors import Invalid
 
 DEFAULT_STATE = Path("/var/lib/cairn")
 STATE_VARIABLE = "CAIRN_STATE"
 FILE_NAME = "cairn.toml"
+MEMBERSHIP_NAME = "membership.json"
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
@@ -78,13 +79,43 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     memory_reserved_mib: Annotated[int, Meta(ge=0, le=1 << 20)] = 1024
     disk_reserved_gib: Annotated[int, Meta(ge=0, le=1 << 20)] = 4
 
+    # --- lost hosts ----------------------------------------------------------------------------------
+
+    # For how long a host may be suspect (silent for longer than its lease) before it is lost, and fenced.
+    # A minute outlasts a switch's restart; a host that only hangs has usually come back by then.
+    lost_after_s: Annotated[int, Meta(ge=5, le=86400)] = 60
+
+    # Whether servers start elsewhere when their host is lost, unless they or their flavor say: "true" where
+    # their disks can be reached, "fresh" even with a new disk from their image. Never by default: most
+    # disks lie on one host, and only their owner knows what starting anew would cost.
+    restart_elsewhere: Literal["true", "fresh", "false"] = "false"
+
+    # How many servers of lost hosts are started elsewhere a minute: more at once only wait for each other.
+    recoveries_per_minute: Annotated[int, Meta(ge=1, le=60000)] = 300
+
     # --- this host -----------------------------------------------------------------------------------
 
     # What this host does. One machine does everything; a host of many may do a part.
-    roles: tuple[Literal["compute", "network", "storage"], ...] = ("compute", "network", "storage")
+    roles: tuple[Literal["compute", "network", "storage", "power"], ...] = (
+        "compute",
+        "network",
+        "storage",
+    )
 
-    # Where the agent finds the control plane's node port.
-    control_host: str = "127.0.0.1"
+    # Whether a control plane runs here. A host that joined by a token has an agent only.
+    control: bool = True
+
+    # Where the agent finds control processes: names or addresses, with ":port" where it is not
+    # `node_port`. It takes whichever answers. A control machine that names all of them here has every
+    # host that joins learn them.
+    control_addresses: Annotated[tuple[str, ...], Meta(min_length=1, max_length=16)] = ("127.0.0.1",)
+
+    # The name that the cloud knows this host by. Empty: the machine's own.
+    host_name: str = ""
+
+    # How long the certificates of hosts are good. Each is replaced when a third of it is left, so a host
+    # may be off for that long and still come back by itself. 397: the longest that is usual.
+    certificate_days: Annotated[float, Meta(gt=0, le=825)] = 397
 
     # The address under which other hosts reach this one, and through which its networks' tunnels go.
     # Empty: the machine's address on its default route.
@@ -92,7 +123,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     # Physical networks and the interface that each is reached by, which then belongs to Cairn. A
     # network whose interface is empty gets a bridge of ours on which the host itself has an address.
-    physical_networks: dict[Name, str] = field(default_factory=lambda: {"external": ""})
+    # Not set: {"external": ""} on a host with the role network, none elsewhere.
+    physical_networks: dict[Name, str] | None = None
 
     # The host's address on such a bridge: the gateway of the demonstration's floating addresses.
     external_gateway: str = "172.24.4.1/24"
@@ -155,8 +187,33 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return self.state / "node-id"
 
     @property
+    def agent_state_file(self) -> Path:
+        """Whether the agent is connected, and why not: for whoever has no credentials."""
+        return self.run_dir / "agent.json"
+
+    @property
+    def membership_file(self) -> Path:
+        """What the join has settled: settings, which `cairn.toml` overrides."""
+        return self.state / MEMBERSHIP_NAME
+
+    @property
+    def removal_file(self) -> Path:
+        """That this host was removed from its cloud, and what is left to do is to clean up."""
+        return self.state / "removed.json"
+
+    @property
     def effective_database_url(self) -> str:
         return self.database_url or f"sqlite:///{self.control_dir / 'cairn.db'}"
+
+    @property
+    def effective_physical_networks(self) -> dict[str, str]:
+        if self.physical_networks is not None:
+            return self.physical_networks
+        return {"external": ""} if "network" in self.roles else {}
+
+    @property
+    def effective_host_name(self) -> str:
+        return self.host_name or socket.gethostname()
 
     @property
     def effective_api_host(self) -> str:
@@ -181,18 +238,29 @@ def state_dir(option: str | Path | None = None) -> Path:
 def load(state: Path) -> Settings:
     """Settings of the installation in `state`. Raises Invalid naming file, setting and reason."""
     file = state / FILE_NAME
+    given: dict[str, object] = {}
     try:
         given = tomllib.loads(file.read_text())
     except FileNotFoundError:
-        return Settings(state=state)
+        pass
     except tomllib.TOMLDecodeError as error:
         raise Invalid(f"{file} is not valid TOML: {error}") from error
     if "state" in given:
         raise Invalid(f"{file}: `state` is not set in the file; use --state or {STATE_VARIABLE}")
     try:
-        return msgspec.convert(given | {"state": str(state)}, Settings, dec_hook=_path)
+        known = _membership(state / MEMBERSHIP_NAME) | given | {"state": str(state)}
+        return msgspec.convert(known, Settings, dec_hook=_path)
     except msgspec.ValidationError as error:
         raise Invalid(f"{file}: {error}") from error
+
+
+def _membership(file: Path) -> dict[str, object]:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=dict[str, object])
+    except FileNotFoundError:
+        return {}
+    except msgspec.DecodeError as error:
+        raise Invalid(f"{file} is damaged: join again", because=str(error)) from error
 
 
 def main_address() -> str:

@@ -7,6 +7,7 @@ to each slice in turn.
 from cairn.compute import service as compute
 from cairn.core.ids import ImageId, NodeId
 from cairn.db.engine import Tx
+from cairn.fleet import loss
 from cairn.fleet import service as fleet
 from cairn.image import service as image
 from cairn.network import service as network
@@ -18,16 +19,23 @@ from cairn.wire.spec import ImageSpec, NodeSpec, VolumeSpec
 def compile_spec(tx: Tx, node_id: NodeId) -> NodeSpec:
     """All that should be on a host, sorted by id, so that equal wishes are equal specs."""
     node = fleet.node(tx, node_id)
-    volumes = [*compute.disks_of(tx, node_id), *volume.volumes_of(tx, node_id)]
+    servers = compute.wanted_on(tx, node_id)
+    volumes = [*servers.disks, *volume.volumes_of(tx, node_id)]
+    if node.facts is None or not node.facts.has_shared_pool:
+        volumes = [v for v in volumes if not v.is_doomed]  # A pool of its own loses what is not named.
+    machines, doors = loss.wishes_for(tx, node) if node.is_fencer else ((), ())
+    ports = network.ports_of(tx, node_id)
     return NodeSpec(
         node_id=node_id,
         number=node.spec_number,
-        guests=tuple(sorted(compute.guests_of(tx, node_id), key=lambda g: g.id)),
+        guests=tuple(sorted(servers.guests, key=lambda g: g.id)),
         volumes=tuple(sorted(volumes, key=lambda v: v.id)),
         images=_images(tx, volumes, (*node.images, *node.wanted_images)),
-        ports=tuple(sorted(network.ports_of(tx, node_id), key=lambda p: p.id)),
-        metadata_networks=network.metadata_networks_of(tx, node_id),
+        ports=tuple(sorted(ports, key=lambda p: p.id)),
+        metadata_networks=network.metadata_networks_of(tx, node_id) if ports else (),
         zone=network.zone_of(tx, node.zone) if "network" in node.roles else None,
+        machines=machines,
+        doors=doors,
     )
 
 

@@ -7,9 +7,10 @@ from typing import Protocol
 from cairn.agent import config_drive, metadata, plan
 from cairn.agent.look import Drivers
 from cairn.agent.plan import Step
-from cairn.core.ids import NetworkId
+from cairn.core.errors import Unavailable
+from cairn.core.ids import NetworkId, NodeId
 from cairn.drivers.contracts import MetadataSocket
-from cairn.wire.spec import ImageSpec, ZoneSpec
+from cairn.wire.spec import DoorSpec, ImageSpec, MachineSpec, ZoneSpec
 
 FetchImage = Callable[[ImageSpec], Awaitable[Path]]
 """Bring an image's bytes to a local file and return it."""
@@ -37,6 +38,9 @@ class Actor:
         self._metadata = metadata_server
         self.applied_zone: ZoneSpec | None = None
         self.applied_zone_number = 0
+        # What became of wishes about other hosts, by host: the number of the last one done.
+        self.machines: dict[NodeId, tuple[int, bool]] = {}
+        self.doors: dict[NodeId, tuple[int, bool]] = {}
 
     async def act(self, step: Step) -> None:
         """Raises CloudError with the cause; a step may be repeated."""
@@ -62,6 +66,10 @@ class Actor:
                 await self._drivers.networks.close_metadata(step.network_id)
             case plan.GuestStep():
                 await self._guest(step)
+            case plan.TurnPower():
+                await self._turn_power(step.machine)
+            case plan.TurnDoor():
+                await self._turn_door(step.door)
             case _:
                 raise AssertionError(f"no such step: {step}")
 
@@ -96,6 +104,22 @@ class Actor:
         await networks.open_metadata(step.network)
         # Also where somebody answered before: the network's namespace may be another one by now.
         await self._metadata.serve(step.network_id, networks.metadata_socket(step.network_id))
+
+    async def _turn_power(self, machine: MachineSpec) -> None:
+        """Done when the controller says so on a second question, too: somebody acts on this answer."""
+        await self._drivers.power.turn(machine, on=machine.on)
+        is_on = await self._drivers.power.is_on(machine)
+        if is_on != machine.on:
+            raise Unavailable(
+                f"Host {machine.node_id} is still {'on' if is_on else 'off'} after its power was "
+                f"turned {'on' if machine.on else 'off'}."
+            )
+        self.machines[machine.node_id] = (machine.number, is_on)
+
+    async def _turn_door(self, door: DoorSpec) -> None:
+        turn = self._drivers.volumes.let_in if door.is_open else self._drivers.volumes.shut_out
+        await turn(door.node_id, door.number)
+        self.doors[door.node_id] = (door.number, door.is_open)
 
     async def _guest(self, step: plan.GuestStep) -> None:
         hypervisor, volumes = self._drivers.hypervisor, self._drivers.volumes

@@ -41,6 +41,7 @@ def probe(
             physical_networks=networks.physical_networks if networks else (),
             roles=roles,
             agent_version=__version__,
+            has_shared_pool=pool.is_shared,
         )
 
     return facts

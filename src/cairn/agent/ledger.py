@@ -1,7 +1,9 @@
-"""What the agent must still know after a reboot: the last spec that it accepted.
+"""What the agent must still know after a reboot: the last spec that it accepted. And what it must forget
+then: that the control plane confirmed it.
 
-One file, written whole beside the old one and renamed over it, so that a power cut leaves either. It may
-hold passwords for guests: readable by its owner only.
+One file for the spec, written whole beside the old one and renamed over it, so that a power cut leaves
+either; it may hold passwords for guests: readable by its owner only. The confirmation names the boot of
+the host in which it was given, so that it outlives the agent and no reboot.
 """
 
 import os
@@ -17,9 +19,14 @@ _encode = msgspec.msgpack.Encoder().encode
 _decoder = msgspec.msgpack.Decoder(NodeSpec)
 
 
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
 class Ledger:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, boot_id: Path = BOOT_ID) -> None:
         self._path = path
+        self._confirmed = path.with_name("confirmed")
+        self._boot_id = boot_id
 
     def load(self) -> NodeSpec | None:
         """The spec accepted last; None on a new host."""
@@ -33,6 +40,28 @@ class Ledger:
             # Another version's file: the control plane will send a whole spec; guests run on meanwhile.
             _log.error("ledger not understood", path=str(self._path), because=str(error))
             return None
+
+    def is_confirmed(self) -> bool:
+        """Whether the control plane has confirmed the spec since this host booted."""
+        boot = self._this_boot()
+        try:
+            return boot != "" and self._confirmed.read_text() == boot
+        except OSError:
+            return False
+
+    def confirm(self) -> None:
+        """Need not survive a power cut: after it, it holds no more."""
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        temporary = self._confirmed.with_suffix(".new")
+        temporary.write_text(self._this_boot())
+        temporary.rename(self._confirmed)
+
+    def _this_boot(self) -> str:
+        try:
+            return self._boot_id.read_text().strip()
+        except OSError as error:
+            _log.error("the boot of this host cannot be told", because=repr(error))
+            return ""
 
     def save(self, spec: NodeSpec) -> None:
         """Return only when it would survive a power cut."""
@@ -57,6 +86,17 @@ class MemoryLedger:
 
     def __init__(self) -> None:
         self._data: bytes | None = None
+        self._is_confirmed = False
+
+    def is_confirmed(self) -> bool:
+        return self._is_confirmed
+
+    def confirm(self) -> None:
+        self._is_confirmed = True
+
+    def power_cut(self) -> None:
+        """The next boot of the host begins."""
+        self._is_confirmed = False
 
     def load(self) -> NodeSpec | None:
         return None if self._data is None else _decoder.decode(self._data)

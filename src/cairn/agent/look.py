@@ -4,15 +4,17 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from cairn.core.ids import ImageId, NetworkId, PortId, ServerId, VolumeId
+from cairn.core.ids import ImageId, NetworkId, NodeId, PortId, ServerId, VolumeId
 from cairn.drivers.contracts import (
     GuestView,
     Hypervisor,
     Networks,
     PortView,
+    Power,
     Volumes,
     VolumeView,
 )
+from cairn.drivers.power import PowerKinds
 from cairn.wire.report import EngineSeen
 
 
@@ -22,6 +24,7 @@ class Drivers(Struct, frozen=True, kw_only=True):
     hypervisor: Hypervisor
     volumes: Volumes
     networks: Networks
+    power: Power = PowerKinds()  # of other hosts
 
 
 class View(Struct, frozen=True, kw_only=True):
@@ -33,6 +36,13 @@ class View(Struct, frozen=True, kw_only=True):
     ports: Mapping[PortId, PortView] = {}
     metadata_networks: frozenset[NetworkId] = frozenset()
     engines: tuple[EngineSeen, ...] = ()
+    is_pool_shared: bool = False  # what is there may be another host's: nothing unasked is removed
+    # Whether the control plane has said, since this host booted, that the spec is what should be.
+    is_confirmed: bool = True
+    # The same since this agent started. Wishes about other hosts that lay in the ledger may be overtaken.
+    is_told: bool = True
+    machines: Mapping[NodeId, tuple[int, bool]] = {}  # power: number of the wish done last, is it on
+    doors: Mapping[NodeId, tuple[int, bool]] = {}  # number of the wish done last, is it open
 
 
 async def look(drivers: Drivers, served_metadata: frozenset[NetworkId]) -> View:
@@ -46,4 +56,5 @@ async def look(drivers: Drivers, served_metadata: frozenset[NetworkId]) -> View:
         ports={p.id: p for p in networks.ports},
         metadata_networks=served_metadata & frozenset(networks.metadata_networks),
         engines=networks.engines,
+        is_pool_shared=drivers.volumes.facts().is_shared,
     )

@@ -10,11 +10,13 @@ from collections.abc import Iterator, Mapping
 from msgspec import Struct
 
 from cairn.agent.look import View
-from cairn.core.ids import ImageId, NetworkId, PortId, ServerId, SnapshotId, VolumeId
+from cairn.core.ids import ImageId, NetworkId, NodeId, PortId, ServerId, SnapshotId, VolumeId
 from cairn.drivers.contracts import GuestView
 from cairn.wire.spec import (
+    DoorSpec,
     GuestSpec,
     ImageSpec,
+    MachineSpec,
     MetadataNetworkSpec,
     NodeSpec,
     PortSpec,
@@ -162,6 +164,26 @@ class UnplugNic(GuestStep, frozen=True, kw_only=True):
     port_id: PortId
 
 
+class TurnPower(Step, frozen=True, kw_only=True):
+    """Give or cut another host's power."""
+
+    machine: MachineSpec
+
+    @property
+    def key(self) -> str:
+        return f"power:{self.machine.node_id}"
+
+
+class TurnDoor(Step, frozen=True, kw_only=True):
+    """Shut another host out of the shared pool, or let it in."""
+
+    door: DoorSpec
+
+    @property
+    def key(self) -> str:
+        return f"door:{self.door.node_id}"
+
+
 Stopping = Mapping[ServerId, float]
 """For how many seconds each guest that was asked to shut down has been thinking about it."""
 
@@ -177,6 +199,7 @@ def plan(
         *_metadata(want, have),
         *_images(want, have),
         *_volumes(want, have),
+        *_other_hosts(want, have),
     ]
 
 
@@ -192,6 +215,8 @@ def waiting_for(guest: GuestSpec, want: NodeSpec, have: View) -> str | None:
     for nic in guest.nics:
         if nic.port_id not in described or nic.port_id not in have.ports:
             return f"port {nic.port_id} to be plugged"
+    if guest.needs_confirmation and not have.is_confirmed:
+        return "the control plane to confirm that it still belongs here"
     return None
 
 
@@ -288,8 +313,9 @@ def _metadata(want: NodeSpec, have: View) -> Iterator[Step]:
 
 
 def _images(want: NodeSpec, have: View) -> Iterator[Step]:
-    for image_id in sorted(have.images - {i.id for i in want.images}):
-        yield RemoveImage(image_id=image_id)
+    if not have.is_pool_shared:
+        for image_id in sorted(have.images - {i.id for i in want.images}):
+            yield RemoveImage(image_id=image_id)
     for image in want.images:
         if image.id not in have.images:
             yield ImportImage(image=image)
@@ -298,11 +324,16 @@ def _images(want: NodeSpec, have: View) -> Iterator[Step]:
 def _volumes(want: NodeSpec, have: View) -> Iterator[Step]:
     users = {volume_id: g.id for g in have.guests.values() if g.running for volume_id in g.disks}
     snapshots = {s for v in have.volumes.values() for s in v.snapshots}
-    wanted = {v.id for v in want.volumes}
-    for volume_id in sorted(have.volumes.keys() - wanted):
+    doomed = {v.id for v in want.volumes if v.is_doomed}
+    unwanted = have.volumes.keys() & doomed
+    if not have.is_pool_shared:
+        unwanted |= have.volumes.keys() - {v.id for v in want.volumes}
+    for volume_id in sorted(unwanted):
         if volume_id not in users:
             yield RemoveVolume(volume_id=volume_id)
     for spec in want.volumes:
+        if spec.is_doomed:
+            continue
         if spec.id in have.volumes:
             yield from _volume(spec, have, users.get(spec.id))
         elif _source_is_there(spec, have, snapshots):
@@ -333,3 +364,15 @@ def _source_is_there(spec: VolumeSpec, have: View, snapshots: set[SnapshotId]) -
     if spec.from_volume is not None:
         return spec.from_volume in have.volumes
     return True
+
+
+def _other_hosts(want: NodeSpec, have: View) -> Iterator[Step]:
+    """Each wish about another host is done once: who switches its power on again has a reason."""
+    if not have.is_told:
+        return
+    for machine in want.machines:
+        if have.machines.get(machine.node_id, (-1,))[0] < machine.number:
+            yield TurnPower(machine=machine)
+    for door in want.doors:
+        if have.doors.get(door.node_id, (-1,))[0] < door.number:
+            yield TurnDoor(door=door)

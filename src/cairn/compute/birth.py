@@ -10,7 +10,7 @@ import re
 
 from msgspec import Struct, structs
 
-from cairn.compute import control, flavors, keypairs, quota, store, store_actions
+from cairn.compute import flavors, keypairs, marks, placing, quota, store, store_actions
 from cairn.compute.metadata import hostname_of
 from cairn.compute.plugs import (
     NicWish,
@@ -94,7 +94,7 @@ def create_servers(tx: Tx, who: Caller, wish: ServerWish) -> list[Server]:
     quota.require_servers(tx, who.home, flavor, wish.count)
     base = _draft(tx, who, wish, flavor, image)
     made = [_make(tx, who, wish, base, index, image) for index in range(wish.count)]
-    tx.wake(control.PLACER)
+    tx.wake(placing.PLACER)
     return made
 
 
@@ -111,6 +111,7 @@ def require_metadata(tx: Tx, who: Caller, items: dict[str, str]) -> None:
                 f"Invalid input for field/attribute metadata: the value of '{key}' has more than "
                 "255 characters."
             )
+    marks.require_mark(items, marks.METADATA_KEY)
     quota.require_metadata(tx, who.home, items)
 
 
@@ -160,6 +161,7 @@ def _draft(tx: Tx, who: Caller, wish: ServerWish, flavor: Flavor, image: Image |
         seen_boot=0,
         seen_number=0,
         trouble=None,
+        restart_default=marks.default(),
     )
 
 

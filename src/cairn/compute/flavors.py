@@ -20,6 +20,7 @@ from sqlalchemy import (
     select,
 )
 
+from cairn.compute import marks
 from cairn.compute.records import Flavor
 from cairn.core.caller import Caller
 from cairn.core.errors import Conflict, Invalid, NotFound
@@ -143,6 +144,7 @@ def delete(tx: Tx, who: Caller, flavor_id: FlavorId) -> None:
 def set_extra_specs(tx: Tx, who: Caller, flavor_id: FlavorId, specs: dict[str, str]) -> Flavor:
     """Add or replace these keys; the others stay."""
     found = get(tx, who, flavor_id)
+    marks.require_mark(specs, marks.FLAVOR_KEY)
     _change(tx, flavor_id, extra_specs={**found.extra_specs, **specs})
     return get(tx, who, flavor_id)
 

@@ -7,6 +7,7 @@ computed from these three and stored nowhere.
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Protocol
 
 from msgspec import Struct
 
@@ -58,6 +59,8 @@ SERVER_LIFE: Life[ServerState] = Life(
         (S.ACTIVE, "open console"): S.ACTIVE,
         (S.ERROR, "open console"): S.ERROR,
     }
+    # Its host was lost: it is to be built anew elsewhere, of what is left.
+    | {(s, "evict"): S.BUILDING for s in S}
     | {(s, "delete"): s for s in S}
     | {(s, f"reset to {t}"): t for s in S for t in (S.ACTIVE, S.ERROR)},
 )
@@ -191,6 +194,10 @@ class Server(Struct, frozen=True, kw_only=True):
     seen_boot: int
     seen_number: int
     trouble: Trouble | None
+    # Should its host be lost.
+    restart_default: str = "false"  # the installation's word when it was made (marks.py)
+    mark_number: int = 0  # the first spec of its node that says that it may start elsewhere
+    pool_zone: str | None = None  # it was evicted: its disks lie in this zone's shared pool
 
     @property
     def need(self) -> Amounts:
@@ -229,7 +236,26 @@ def event_of(seen: Seen) -> str | None:
     return None
 
 
-def task_of(server: Server) -> str | None:
+class Wished(Protocol):
+    """What is wished of a server and what was seen of it, of a whole `Server` or less."""
+
+    @property
+    def is_doomed(self) -> bool: ...
+    @property
+    def state(self) -> ServerState: ...
+    @property
+    def node_id(self) -> NodeId | None: ...
+    @property
+    def power(self) -> Power: ...
+    @property
+    def boot_number(self) -> int: ...
+    @property
+    def seen_boot(self) -> int: ...
+    @property
+    def is_soft_reboot(self) -> bool: ...
+
+
+def task_of(server: Wished) -> str | None:
     """What is under way, in Nova's words; None when all is as wished."""
     if server.is_doomed:
         return "deleting"

@@ -25,7 +25,7 @@ from cairn.volume import service as volumes
 from cairn.wire.report import GuestSeen, GuestState, NodeReport
 from cairn.wire.spec import Power
 
-POWER_ACTIONS = ("create", "start", "stop", "reboot")
+POWER_ACTIONS = ("create", "start", "stop", "reboot", "evacuate")
 
 
 def take_report(tx: Tx, report: NodeReport) -> None:
@@ -33,23 +33,30 @@ def take_report(tx: Tx, report: NodeReport) -> None:
     guests = {guest.id: guest for guest in report.guests}
     present_volumes = {volume.id for volume in report.volumes}
     present_ports = {port.id for port in report.ports}
-    disks = store.disks_on(tx, report.node_id)
-    nics = store.nics_on(tx, report.node_id)
-    for server in store.servers_on(tx, report.node_id):
-        guest = guests.get(server.id)
-        if server.is_doomed:
-            is_known = (server.gone_number or 0) <= report.spec_number
-            if guest is None and is_known and server.root_id not in present_volumes:
-                release(tx, server)
+    disks = store.disks_moving_on(tx, report.node_id)
+    nics = store.nics_moving_on(tx, report.node_id)
+    for known in store.watched_on(tx, report.node_id):
+        guest = guests.get(known.id)
+        if known.is_doomed:
+            is_told = (known.gone_number or 0) <= report.spec_number
+            if guest is None and is_told and VolumeId(known.id) not in present_volumes:
+                release(tx, store.server(tx, None, known.id))
             continue
-        if guest is None or guest.incarnation != server.incarnation:
+        if guest is None or guest.incarnation != known.incarnation:
             continue
-        if report.number > server.seen_number:
-            _take_guest(tx, server, guest, report.number)
-        for disk in disks.get(server.id, []):
-            _take_disk(tx, server, disk, guest, report.spec_number)
-        for nic in nics.get(server.id, []):
+        if report.number > known.seen_number and (
+            _is_news(known, guest) or task_of(known) is not None
+        ):
+            _take_guest(tx, store.server(tx, None, known.id), guest, report.number)
+        for disk in disks.get(known.id, []):
+            _take_disk(tx, known.power, disk, guest, report.spec_number)
+        for nic in nics.get(known.id, []):
             _take_nic(tx, nic, guest, present_ports, report.spec_number)
+
+
+def _is_news(known: store.Watched | Server, guest: GuestSeen) -> bool:
+    seen = (guest.state, guest.boot_number, guest.trouble)
+    return seen != (known.seen_state, known.seen_boot, known.trouble)
 
 
 def release(tx: Tx, server: Server) -> None:
@@ -79,14 +86,8 @@ def _delete_volume(tx: Tx, volume_id: VolumeId) -> None:
 
 
 def _take_guest(tx: Tx, server: Server, guest: GuestSeen, number: int) -> None:
-    is_news = (guest.state, guest.boot_number, guest.trouble) != (
-        server.seen_state,
-        server.seen_boot,
-        server.trouble,
-    )
-    if not is_news and task_of(server) is None:
-        return  # So an administrator's "reset state" holds until something changes.
-    if is_news and not store.record_seen(
+    """News only: so an administrator's "reset state" holds until something changes."""
+    if _is_news(server, guest) and not store.record_seen(
         tx,
         server,
         number,
@@ -156,13 +157,13 @@ def _note(tx: Tx, server: Server, action: str, event: str, message: str) -> None
 # --- its disks and nics ------------------------------------------------------------------------------
 
 
-def _take_disk(tx: Tx, server: Server, disk: Disk, guest: GuestSeen, spec_number: int) -> None:
+def _take_disk(tx: Tx, power: Power, disk: Disk, guest: GuestSeen, spec_number: int) -> None:
     is_there = disk.volume_id in guest.disks
     is_known = disk.want_number <= spec_number
     if disk.is_wanted and not disk.is_plugged:
         # A stopped server has its disk as soon as its host knows of it: the next boot plugs it.
         is_down = guest.state in (GuestState.STOPPED, GuestState.ENDED)
-        if is_there or (is_down and is_known and server.power is Power.STOPPED):
+        if is_there or (is_down and is_known and power is Power.STOPPED):
             plugs.disk_is_in(tx, disk)
     elif not disk.is_wanted and not is_there and is_known:
         plugs.disk_is_out(tx, disk)

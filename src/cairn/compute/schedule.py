@@ -24,6 +24,7 @@ class Need(Struct, frozen=True, kw_only=True):
     zone: str | None = None
     node_ids: frozenset[NodeId] | None = None  # where its volumes live already; None: anywhere
     physical_networks: frozenset[str] = frozenset()
+    needs_shared_pool: bool = False  # its disks lie there already
 
 
 def choose(need: Need, nodes: Iterable[Node], rooms: Mapping[NodeId, Room]) -> list[Node]:
@@ -53,6 +54,8 @@ def refusal(need: Need, node: Node, room: Room | None) -> str | None:
         return f"is in availability zone {node.zone}, not {need.zone}"
     if need.node_ids is not None and node.id not in need.node_ids:
         return "does not hold the server's volumes"
+    if need.needs_shared_pool and not node.facts.has_shared_pool:
+        return "does not reach the shared pool that the server's disks lie in"
     missing = need.physical_networks - set(node.facts.physical_networks)
     if missing:
         return f"is not connected to {', '.join(sorted(missing))}"

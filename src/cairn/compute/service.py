@@ -4,7 +4,10 @@ Verbs write wishes (power, boot_number, is_doomed, the lists of disks and nics) 
 the server's host; reports.py writes what came of it. Making servers is in birth.py, plugging in plugs.py.
 """
 
-from cairn.compute import birth, store, store_actions
+from msgspec import Struct, structs
+
+from cairn.compute import birth, recovery, store, store_actions
+from cairn.compute.marks import Mark, mark_of
 from cairn.compute.metadata import guest_metadata
 from cairn.compute.plugs import changeable, note
 from cairn.compute.records import (
@@ -19,12 +22,12 @@ from cairn.compute.records import (
 from cairn.compute.reports import release, take_report
 from cairn.core.caller import Caller
 from cairn.core.errors import Conflict, Invalid, NotFound
-from cairn.core.ids import ImageId, NodeId, ServerId
+from cairn.core.ids import NodeId, ServerId
 from cairn.db.engine import Tx
 from cairn.fleet import service as fleet
 from cairn.wire.spec import DiskSpec, GuestSpec, NicSpec, Power, VolumeSpec
 
-__all__ = ["disks_of", "guests_of", "images_of", "take_report"]
+__all__ = ["take_report", "wanted_on"]
 
 TAGS_MAX = 50  # a server, as Nova
 
@@ -141,7 +144,8 @@ def delete(tx: Tx, who: Caller, server_id: ServerId) -> None:
         raise Conflict(f"Instance {server.id} is locked")
     note(tx, who, server, "delete", "compute_terminate_instance")
     if server.node_id is None:
-        release(tx, server)
+        if not recovery.dispose(tx, server):
+            release(tx, server)
     else:
         store.doom(tx, server.id, fleet.touch(tx, server.node_id))
 
@@ -149,34 +153,35 @@ def delete(tx: Tx, who: Caller, server_id: ServerId) -> None:
 # --- what hosts should run ---------------------------------------------------------------------------
 
 
-def guests_of(tx: Tx, node_id: NodeId) -> tuple[GuestSpec, ...]:
-    """Every guest that the host should have, by id."""
+class Wanted(Struct, frozen=True, kw_only=True):
+    """What compute wants on a host, by id."""
+
+    guests: tuple[GuestSpec, ...] = ()
+    disks: tuple[VolumeSpec, ...] = ()  # root disks that are no block storage volumes
+
+
+def wanted_on(tx: Tx, node_id: NodeId) -> Wanted:
+    """Every guest that the host should have, and the root disks of those that own theirs: doomed ones
+    too, which a shared pool does not lose by not being named."""
+    placed = store.servers_on(tx, node_id)
+    if not placed:
+        return Wanted()
+    servers = [s for s in placed if not s.is_doomed]
     disks = store.disks_on(tx, node_id)
     nics = store.nics_on(tx, node_id)
-    return tuple(
-        _guest(server, disks.get(server.id, []), nics.get(server.id, []))
-        for server in store.servers_on(tx, node_id)
-        if not server.is_doomed
+    return Wanted(
+        guests=tuple(_guest(s, disks.get(s.id, []), nics.get(s.id, [])) for s in servers),
+        disks=tuple(
+            VolumeSpec(
+                id=s.root_id,
+                size_gib=s.root_gib,
+                from_image=s.image_id,
+                is_doomed=s.is_doomed,
+            )
+            for s in placed
+            if s.root_id is not None
+        ),
     )
-
-
-def disks_of(tx: Tx, node_id: NodeId) -> tuple[VolumeSpec, ...]:
-    """Root disks of servers that are no block storage volumes, by id."""
-    return tuple(
-        VolumeSpec(id=server.root_id, size_gib=server.root_gib, from_image=server.image_id)
-        for server in store.servers_on(tx, node_id)
-        if server.root_id is not None and not server.is_doomed
-    )
-
-
-def images_of(tx: Tx, node_id: NodeId) -> list[ImageId]:
-    """Images that the host needs because root disks are still to be made from them."""
-    found = {
-        server.image_id
-        for server in store.servers_on(tx, node_id)
-        if server.image_id and server.root_gib and not server.is_doomed and not server.launched_at
-    }
-    return sorted(found)
 
 
 def _guest(server: Server, disks: list[Disk], nics: list[Nic]) -> GuestSpec:
@@ -208,6 +213,7 @@ def _guest(server: Server, disks: list[Disk], nics: list[Nic]) -> GuestSpec:
         stop_grace_s=server.stop_grace_s,
         config_drive=server.has_config_drive,
         metadata=guest_metadata(server),
+        needs_confirmation=mark_of(server) is not Mark.FALSE,
     )
 
 
@@ -228,8 +234,12 @@ def _wish(tx: Tx, server: Server, **values: object) -> None:
 
 def _write_metadata(tx: Tx, server: Server, items: dict[str, str]) -> None:
     store.change_server(tx, server.id, metadata=items)
-    if server.node_id is not None:
-        fleet.touch(tx, server.node_id)  # The metadata service tells it.
+    if server.node_id is None:
+        return
+    number = fleet.touch(tx, server.node_id)  # The metadata service tells it.
+    marked = structs.replace(server, metadata=items)
+    if mark_of(server) is Mark.FALSE and mark_of(marked) is not Mark.FALSE:
+        store.change_server(tx, server.id, mark_number=number)
 
 
 def placed_servers(tx: Tx) -> list[ServerId]:

@@ -3,15 +3,18 @@
 Actions outlive their server for a while, so that a user can read why it went.
 """
 
+from collections.abc import Iterable
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Column, Index, Integer, String, Table, Text, select
+from sqlalchemy import Column, Index, Integer, String, Table, Text, bindparam, or_, select
 
 from cairn.compute.records import Action
 from cairn.core.ids import NodeId, ProjectId, ServerId
 from cairn.db.columns import Time, id_column, metadata
 from cairn.db.engine import Tx
+from cairn.db.prepared import Prepared, inserting
 
 actions = Table(
     "server_actions",
@@ -57,20 +60,18 @@ def add_action(
     node_id: NodeId | None,
     **values: Any,
 ) -> None:
-    tx.execute(
-        actions.insert().values(
-            server_id=server_id,
-            project_id=project_id,
-            user_id=user_id,
-            request_id=request_id,
-            action=action,
-            event=event,
-            node_id=node_id,
-            started_at=tx.now,
-            updated_at=tx.now,
-            **values,
-        )
-    )
+    values |= {
+        "server_id": server_id,
+        "project_id": project_id,
+        "user_id": user_id,
+        "request_id": request_id,
+        "action": action,
+        "event": event,
+        "node_id": node_id,
+        "started_at": tx.now,
+        "updated_at": tx.now,
+    }
+    tx.run(inserting(actions, tuple(values)), values)
 
 
 def finish_actions(
@@ -82,23 +83,44 @@ def finish_actions(
     names: tuple[str, ...] = (),
 ) -> None:
     """End what is open on a server, all of it or only actions of these names."""
-    where = [actions.c.server_id == server_id, actions.c.finished_at.is_(None)]
+    values = {
+        "server": server_id,
+        "at": tx.now,
+        "with_result": result,
+        "with_message": "Error" if result == "Error" else None,
+        "with_details": details,
+    }
+    tx.run(_finishing(names), values)
+
+
+@cache
+def _finishing(names: tuple[str, ...]) -> Prepared:
+    where = [actions.c.server_id == bindparam("server"), actions.c.finished_at.is_(None)]
     if names:
-        where.append(actions.c.action.in_(names))
-    message = "Error" if result == "Error" else None
-    tx.execute(
+        where.append(or_(*(actions.c.action == name for name in names)))
+    return Prepared(
         actions.update()
         .where(*where)
         .values(
-            finished_at=tx.now, updated_at=tx.now, result=result, message=message, details=details
+            finished_at=bindparam("at", type_=actions.c.finished_at.type),
+            updated_at=bindparam("at", type_=actions.c.finished_at.type),
+            result=bindparam("with_result"),
+            message=bindparam("with_message"),
+            details=bindparam("with_details"),
         )
     )
 
 
-def set_node(tx: Tx, server_id: ServerId, node_id: NodeId) -> None:
-    """What is under way on a server goes on at this host."""
-    where = (actions.c.server_id == server_id, actions.c.finished_at.is_(None))
-    tx.execute(actions.update().where(*where).values(node_id=node_id))
+_SET_NODE = Prepared(
+    actions.update()
+    .where(actions.c.server_id == bindparam("server"), actions.c.finished_at.is_(None))
+    .values(node_id=bindparam("node"))
+)
+
+
+def set_nodes(tx: Tx, places: Iterable[tuple[ServerId, NodeId]]) -> None:
+    """What is under way on these servers goes on at these hosts."""
+    tx.run_many(_SET_NODE, [{"server": server, "node": node} for server, node in places])
 
 
 def actions_of(

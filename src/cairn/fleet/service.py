@@ -7,24 +7,15 @@ import msgspec
 from cairn.core.errors import NotFound
 from cairn.core.ids import ImageId, NodeId
 from cairn.db.engine import Tx
-from cairn.fleet import store
+from cairn.fleet import loss, store
 from cairn.fleet.records import NODE_LIFE, Arrival, Coming, Node, NodeState
+from cairn.fleet.touching import topic, touch
 from cairn.wire.report import HostFacts, NodeReport
+
+__all__ = ["topic", "touch"]
 
 HOSTS_TOPIC = "fleet.hosts"  # which hosts there are, or what they can take, changed
 GENERATION_SHIFT = 32  # a report's number is its generation and a count: later agents always win
-
-
-def topic(node_id: NodeId) -> str:
-    """The wake-up topic of one host's stream."""
-    return f"node:{node_id}"
-
-
-def touch(tx: Tx, node_id: NodeId) -> int:
-    """The host's wishes changed in this transaction: raise their number and return it."""
-    number = store.raise_spec_number(tx, node_id)
-    tx.wake(topic(node_id))
-    return number
 
 
 def touch_zone(tx: Tx, zone: str) -> None:
@@ -40,6 +31,11 @@ def node(tx: Tx, node_id: NodeId) -> Node:
 
 def nodes(tx: Tx) -> list[Node]:
     return store.all_nodes(tx)
+
+
+def candidates(tx: Tx) -> list[Node]:
+    """Every host by id, without what no placer asks about (engines, images, health, power)."""
+    return store.candidates(tx)
 
 
 def enrol(
@@ -80,6 +76,7 @@ def take_in(tx: Tx, coming: Sequence[Coming]) -> dict[NodeId, Arrival]:
             report_base=generation << GENERATION_SHIFT,
             spec_number=seen.spec_number,
             report_digest=seen.report_digest,
+            now_s=tx.now.timestamp(),
         )
     store.take_in(tx, taken)
     return found
@@ -95,7 +92,9 @@ def connected(tx: Tx, node_id: NodeId) -> int:
 
 def _come_back(tx: Tx, node_id: NodeId) -> None:
     """A host that was not up is heard again."""
-    store.move(tx, store.node(tx, node_id), "connected")
+    seen = store.node(tx, node_id)
+    loss.returned(tx, seen)
+    store.move(tx, seen, "connected")
     wake_placers(tx)
 
 
@@ -106,17 +105,22 @@ def wake_placers(tx: Tx) -> None:
     tx.wake("volume.placer")
 
 
-def silent(tx: Tx, node_id: NodeId, *, heard_by: str | None = None) -> None:
+def silent(
+    tx: Tx, node_id: NodeId, *, heard_by: str | None = None, was_heard: bool = True
+) -> None:
     """The host's lease ran out. Nothing is started elsewhere on this alone.
 
-    `heard_by`: the control process that says so; what another one holds by now is not silent."""
+    `heard_by`: the control process that says so; what another one holds by now is not silent.
+    `was_heard`: whether it ever was, since that process watches over it."""
     seen = store.find_node(tx, node_id)
     if seen is None or (heard_by is not None and seen.control_id not in (None, heard_by)):
         return
     if NODE_LIFE.allows(seen.state, "silent"):
         store.move(tx, seen, "silent")
         tx.wake(HOSTS_TOPIC)
-        tx.wake("fleet.loss")
+        tx.wake(loss.LOSS)
+        if not was_heard:
+            loss.hold_host(tx, node_id, loss.UNHEARD)
 
 
 def take_report(tx: Tx, report: NodeReport) -> bool:
@@ -125,6 +129,8 @@ def take_report(tx: Tx, report: NodeReport) -> bool:
     is_news = store.record_report(tx, report)
     if is_news and not _is_same_room(known, report.facts):
         wake_placers(tx)
+    if is_news and (report.machines or report.doors or report.facts.has_shared_pool):
+        loss.take_report(tx, report)
     return is_news
 
 
@@ -133,6 +139,11 @@ def _is_same_room(known: HostFacts | None, said: HostFacts) -> bool:
     return known is not None and known == msgspec.structs.replace(
         said, disk_free_gib=known.disk_free_gib
     )
+
+
+def spec_numbers(tx: Tx) -> dict[NodeId, int]:
+    """The number of each host's spec: what is compared when hints may have been lost."""
+    return store.spec_numbers(tx)
 
 
 def living(tx: Tx) -> list[NodeId]:

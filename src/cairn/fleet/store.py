@@ -1,12 +1,13 @@
 """The table of hosts."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Index,
     Integer,
     LargeBinary,
@@ -64,6 +65,7 @@ nodes = Table(
     Column("origin", String(255), nullable=False, server_default=""),
     Column("set_by_hand", Json(tuple[str, ...]), nullable=False, server_default="[]"),
     Column("wanted_images", Json(tuple[ImageId, ...]), nullable=False, server_default="[]"),
+    Column("is_fencer", Boolean, nullable=False, server_default=false()),
     Index("ix_nodes_state", "state"),
     Index("ix_nodes_zone", "zone", "has_network_role"),
     Index("ix_nodes_hostname", "hostname", "id"),
@@ -74,23 +76,25 @@ nodes = Table(
 _NODE = [c for c in nodes.c if c.name != "has_network_role"]
 
 
-_BY_ID = select(*_NODE).where(nodes.c.id == bindparam("wanted_id"))
-"""Built once: composing a statement of this width costs more than running it."""
+_NAMES = tuple(c.name for c in _NODE)
+_BY_ID = Prepared(select(*_NODE).where(nodes.c.id == bindparam("node_id")))
+_ALL = Prepared(select(*_NODE).order_by(nodes.c.hostname, nodes.c.id))
+_STATES = {str(state): state for state in NodeState}
 
 
-def _node(row: object) -> Node:
-    values = dict(row._mapping)  # type: ignore[attr-defined]
-    values["state"] = NodeState(values["state"])
+def _node(row: Iterable[Any]) -> Node:
+    values = dict(zip(_NAMES, row, strict=True))
+    values["state"] = _STATES[values["state"]]
     return Node(**values)
 
 
 def find_node(tx: Tx, node_id: NodeId) -> Node | None:
-    row = tx.execute(_BY_ID, {"wanted_id": node_id}).one_or_none()
+    row = tx.run(_BY_ID, {"node_id": node_id}).first()
     return None if row is None else _node(row)
 
 
 def node(tx: Tx, node_id: NodeId) -> Node:
-    row = tx.execute(_BY_ID, {"wanted_id": node_id}).one_or_none()
+    row = tx.run(_BY_ID, {"node_id": node_id}).first()
     if row is None:
         raise NotFound(f"Host {node_id} could not be found.")
     return _node(row)
@@ -98,7 +102,11 @@ def node(tx: Tx, node_id: NodeId) -> Node:
 
 def all_nodes(tx: Tx) -> list[Node]:
     """Every host by name. Ten thousand at most: callers that only count should not ask for it."""
-    return [_node(row) for row in tx.execute(select(*_NODE).order_by(nodes.c.hostname, nodes.c.id))]
+    return [_node(row) for row in tx.run(_ALL)]
+
+
+def find_nodes(tx: Tx, where: ColumnElement[bool], order: ColumnElement[Any]) -> list[Node]:
+    return [_node(r) for r in tx.execute(select(*_NODE).where(where).order_by(order, nodes.c.id))]
 
 
 def nodes_named(tx: Tx, hostname: str, limit: int) -> list[Node]:
@@ -207,6 +215,22 @@ _RECORD = Prepared(
 )
 
 
+_LIGHT_NAMES = tuple(
+    name for name in _NAMES if name not in ("engines", "images", "health", "power", "wanted_images")
+)
+_LIGHT = Prepared(select(*(nodes.c[name] for name in _LIGHT_NAMES)).order_by(nodes.c.id))
+
+
+def candidates(tx: Tx) -> list[Node]:
+    """Every host without what no placer asks about: its engines, images, health and power."""
+    found = []
+    for row in tx.run(_LIGHT):
+        values = dict(zip(_LIGHT_NAMES, row, strict=True))
+        values["state"] = _STATES[values["state"]]
+        found.append(Node(**values))
+    return found
+
+
 def presence(tx: Tx, node_id: NodeId) -> Presence | None:
     row = tx.run(_PRESENCE, {"node_id": node_id}).first()
     return None if row is None else Presence(NodeState(row[0]), *row[1:])
@@ -225,6 +249,11 @@ def take_in(tx: Tx, taken: Sequence[tuple[Coming, int]]) -> None:
         for coming, generation in taken
     ]
     tx.run_many(_TAKE_IN, rows)
+
+
+def spec_numbers(tx: Tx) -> dict[NodeId, int]:
+    query = select(nodes.c.id, nodes.c.spec_number)
+    return {row.id: row.spec_number for row in tx.execute(query)}
 
 
 def ids_in_state(tx: Tx, state: NodeState) -> list[NodeId]:

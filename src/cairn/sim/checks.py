@@ -9,16 +9,18 @@ from collections.abc import Iterator
 from cairn.compute import service as compute
 from cairn.core.ids import ServerId, VolumeId
 from cairn.placement import service as placement
+from cairn.sim.node import SimNode
 from cairn.sim.world import Check, World
 
 
 def one_guest_per_server(world: World) -> list[str]:
-    """No server runs twice, on one host or on two."""
+    """No server runs twice, on one host or on two. What runs on a host that is shut out of the shared
+    pool is a shadow: it can write nothing, and goes when the host is back."""
     running = Counter(
         guest.id
         for node in world.nodes
         for guest in node.hypervisor.guests.values()
-        if guest.running
+        if guest.running and not is_shut_out(world, node)
     )
     return [f"server {s} runs {n} times" for s, n in running.items() if n > 1]
 
@@ -26,13 +28,17 @@ def one_guest_per_server(world: World) -> list[str]:
 def one_writer_per_volume(world: World) -> list[str]:
     """No disk is plugged into two running guests."""
     writers = Counter(
-        (node.id, volume_id)
+        ("" if world.pool is not None else node.id, volume_id)
         for node in world.nodes
         for guest in node.hypervisor.guests.values()
-        if guest.running
+        if guest.running and not is_shut_out(world, node)
         for volume_id in guest.disks
     )
     return [f"volume {v} has {n} writers" for (_, v), n in writers.items() if n > 1]
+
+
+def is_shut_out(world: World, node: SimNode) -> bool:
+    return world.pool is not None and node.id in world.pool.shut_out
 
 
 def no_engine_was_misused(world: World) -> list[str]:
@@ -61,15 +67,21 @@ ALWAYS: tuple[Check, ...] = (
 def nothing_is_left_over(world: World) -> Iterator[str]:
     """Hosts hold what the rows say and no more: guests, disks, ports."""
     servers = world.database.read_now(lambda tx: set(compute.placed_servers(tx)))
+    wanted: set[VolumeId] = set()
     for node in world.nodes:
         want = node.agent.want if node.agent is not None else None
         disks: set[VolumeId] = {v.id for v in want.volumes} if want else set()
         for guest_id in node.hypervisor.guests:
             if guest_id not in servers:
                 yield f"{node.id} holds guest {guest_id}, which is no server's"
-        for volume_id in node.volumes.volumes:
-            if volume_id not in disks:
-                yield f"{node.id} holds disk {volume_id}, which nobody wants"
+        wanted |= disks
+        if world.pool is None:
+            for volume_id in node.volumes.volumes:
+                if volume_id not in disks:
+                    yield f"{node.id} holds disk {volume_id}, which nobody wants"
+    if world.pool is not None:
+        for volume_id in world.pool.volumes.keys() - wanted:
+            yield f"the shared pool holds disk {volume_id}, which nobody wants"
 
 
 def running(world: World, server_id: ServerId) -> bool:

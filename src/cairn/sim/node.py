@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from cairn.agent.act import Actor
@@ -17,7 +17,9 @@ from cairn.core.ids import NetworkId, NodeId
 from cairn.drivers.contracts import MetadataSocket
 from cairn.drivers.hypervisor.fake import FakeHypervisor
 from cairn.drivers.networks.fake import Fabric, FakeNetworks
-from cairn.drivers.volumes.fake import FakeVolumes
+from cairn.drivers.power import PowerKinds
+from cairn.drivers.power.fake import FakePower, Rack
+from cairn.drivers.volumes.fake import FakeVolumes, SharedPool
 from cairn.sim.link import Wire
 from cairn.wire.link import Link
 from cairn.wire.report import HostFacts
@@ -25,6 +27,9 @@ from cairn.wire.spec import ImageSpec
 
 Dial = Callable[["SimNode"], Wire | None]
 """A new connection to the control plane; None while it is down or the host is cut off."""
+
+Connect = Callable[["SimNode"], Awaitable[Link]]
+"""The same over real sockets."""
 
 
 class _Metadata:
@@ -51,21 +56,33 @@ class SimNode:
         *,
         clock: Clock,
         dice: random.Random,
-        dial: Dial,
+        dial: Dial | None = None,
+        connect: Connect | None = None,
         network: bool,
         fabric: Fabric | None = None,
+        latency_s: float = 0.05,
+        shared: SharedPool | None = None,
+        rack: Rack | None = None,
     ) -> None:
         self.id = node_id
         self._clock = clock
         self._dice = dice
         self._dial = dial
+        self._dial_for_real = connect
         self.roles = ("compute", "network", "storage") if network else ("compute", "storage")
-        self.hypervisor = FakeHypervisor(latency_s=0.05)
-        self.volumes = FakeVolumes(latency=lambda verb: 0.0 if verb == "look" else 0.02)
+        self.hypervisor = FakeHypervisor(latency_s=latency_s)
+        self.volumes = FakeVolumes(
+            latency=(lambda verb: 0.0 if verb == "look" else 0.02) if latency_s else None,
+            shared=shared,
+            node_id=node_id,
+        )
+        self.switch = rack.add(node_id, self._turn_power) if rack is not None else None
+        self.power = PowerKinds({"fake": FakePower(rack, latency_s=1.0)} if rack else {})
         self.hypervisor.on_resize = self.volumes.grow
         self.networks = FakeNetworks(fabric=fabric, has_network_role=network)
         self.ledger = MemoryLedger()
         self.agent: Agent | None = None
+        self.link: ControlLink | None = None
         self.wire: Wire | None = None
         self.is_cut_off = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -77,7 +94,14 @@ class SimNode:
     def start_agent(self) -> None:
         """Start the agent's process."""
         assert not self._tasks
-        drivers = Drivers(hypervisor=self.hypervisor, volumes=self.volumes, networks=self.networks)
+        if self.switch is not None:
+            self.switch.is_on = True
+        drivers = Drivers(
+            hypervisor=self.hypervisor,
+            volumes=self.volumes,
+            networks=self.networks,
+            power=self.power,
+        )
         metadata = _Metadata()
         self.agent = Agent(
             node_id=self.id,
@@ -89,6 +113,7 @@ class SimNode:
             facts=self._facts,
         )
         link = ControlLink(agent=self.agent, connect=self._connect, jitter=self._dice.random)
+        self.link = link
         self._tasks = [
             asyncio.create_task(self.agent.run(), name=f"agent {self.id}"),
             asyncio.create_task(link.run(), name=f"link {self.id}"),
@@ -109,6 +134,7 @@ class SimNode:
             self.wire.cut()
         self.hypervisor.power_cut()
         self.networks.power_cut()
+        self.ledger.power_cut()
 
     def cut_off(self) -> None:
         """The cable is pulled: the host lives on, unseen."""
@@ -119,11 +145,21 @@ class SimNode:
     def join_again(self) -> None:
         self.is_cut_off = False
 
+    async def _turn_power(self, on: bool) -> None:
+        """What another host orders this one's controller to do."""
+        if not on:
+            await self.cut_power()
+        elif not self.is_running:
+            self.start_agent()
+
     async def close(self) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             await self.kill_agent()
 
     async def _connect(self) -> Link:
+        if self._dial_for_real is not None:
+            return await self._dial_for_real(self)
+        assert self._dial is not None
         wire = self._dial(self)
         if wire is None:
             raise Unavailable("The control plane cannot be reached.", because="simulated")
@@ -141,6 +177,7 @@ class SimNode:
             address="10.0.0.1",
             physical_networks=("external",),
             roles=self.roles,
+            has_shared_pool=self.volumes.shared is not None,
         )
 
 

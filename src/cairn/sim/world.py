@@ -18,10 +18,13 @@ from typing import Any, TypeVar
 
 from cairn.app import Cloud, CloudOptions
 from cairn.core.ids import NodeId, SeededRandomness, ServerId
-from cairn.db.engine import Database
+from cairn.db.engine import Database, Tx
 from cairn.drivers.networks.fake import Fabric
+from cairn.drivers.power.fake import Rack
+from cairn.drivers.volumes.fake import SharedPool
+from cairn.fleet import hosts
 from cairn.fleet import service as fleet
-from cairn.fleet.records import DEFAULT_ZONE
+from cairn.fleet.records import DEFAULT_ZONE, PowerAddress
 from cairn.sim.client import Answer, request
 from cairn.sim.link import Wire
 from cairn.sim.loop import LoopClock, VirtualLoop
@@ -41,8 +44,16 @@ class Broken(AssertionError):
 
 class World:
     def __init__(
-        self, *, seed: int, nodes: int = 3, delay_s_max: float = 0.2, repeats: float = 0.1
+        self,
+        *,
+        seed: int,
+        nodes: int = 3,
+        delay_s_max: float = 0.2,
+        repeats: float = 0.1,
+        has_power: bool = False,
+        has_shared_pool: bool = False,
     ) -> None:
+        """`has_power`: hosts switch each other's; `has_shared_pool`: all hosts have one pool."""
         self.seed = seed
         self.dice = random.Random(seed)  # noqa: S311 - reproducible on purpose
         self.loop = VirtualLoop()
@@ -57,6 +68,8 @@ class World:
         self.cloud: Cloud | None = None
         self._cloud_task: asyncio.Task[None] | None = None
         fabric = Fabric()
+        self.rack = Rack() if has_power else None
+        self.pool = SharedPool() if has_shared_pool else None
         self.nodes = [
             SimNode(
                 NodeId(f"node-{number}"),
@@ -65,6 +78,8 @@ class World:
                 dial=self._dial,
                 network=number == 0,
                 fabric=fabric,
+                shared=self.pool,
+                rack=self.rack,
             )
             for number in range(nodes)
         ]
@@ -178,11 +193,13 @@ class World:
         self._token = await self.sign_in()
 
     async def _enrol(self, node: SimNode) -> None:
-        await self.database.write(
-            lambda tx: fleet.enrol(
-                tx, node.id, hostname=node.id, zone=DEFAULT_ZONE, roles=node.roles
-            )
-        )
+        def enrol(tx: Tx) -> None:
+            fleet.enrol(tx, node.id, hostname=node.id, zone=DEFAULT_ZONE, roles=node.roles)
+            if self.rack is not None:
+                power = PowerAddress(driver="fake", address=node.id)
+                hosts.arrange(tx, fleet.node(tx, node.id), hosts.Wish(power=power))
+
+        await self.database.write(enrol)
 
     async def sign_in(self) -> str:
         """The administrator's token, by password, as a client would get it."""

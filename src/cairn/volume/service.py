@@ -182,9 +182,9 @@ def extend(tx: Tx, who: Caller, volume_id: VolumeId, size_gib: int, *, even_in_u
         )
     growth_gib = size_gib - found.size_gib
     _require_room(tx, found.project_id, gigabytes=growth_gib, one_volume_gib=size_gib)
-    assert found.node_id is not None, "an available volume lives somewhere"
+    home = _home(found)
     store.move_volume(tx, found, event, size_gib=size_gib)
-    fleet.touch(tx, found.node_id)
+    fleet.touch(tx, home)
     return get(tx, who, volume_id)
 
 
@@ -222,6 +222,25 @@ def place(tx: Tx, volume_id: VolumeId, node_id: NodeId) -> None:
         raise NotFound(f"Volume {volume_id} could not be found.")
     if found.node_id != node_id:
         raise Conflict(f"Volume {volume_id} lives on host {found.node_id}, not on {node_id}.")
+
+
+def unplace(tx: Tx, volume_id: VolumeId) -> None:
+    """Its host was lost; it lies in the shared pool still, and goes where its server goes. Repeatable."""
+    store.unplace_volume(tx, volume_id)
+
+
+def move_care(tx: Tx, of: NodeId, to: NodeId) -> int:
+    """Volumes of a shared pool that were one host's care and that no server has are another's from now
+    on. How many."""
+    count = 0
+    for volume in store.volumes_on(tx, of):
+        if volume.attachments:
+            continue
+        number = fleet.touch(tx, to)
+        gone_number = None if volume.gone_number is None else number
+        store.move_care(tx, volume.id, to, gone_number)
+        count += 1
+    return count
 
 
 # --- for servers -------------------------------------------------------------------------------------
@@ -298,7 +317,7 @@ def create_snapshot(tx: Tx, who: Caller, wish: SnapshotWish) -> Snapshot:
         raise Conflict(
             f"Invalid volume: volume {volume.id} status must be available, but is {volume.state}."
         )
-    assert volume.node_id is not None, "an available volume lives somewhere"
+    home = _home(volume)
     _require_room(tx, volume.project_id, snapshots=1, gigabytes=volume.size_gib)
     new = Snapshot(
         id=SnapshotId(tx.new_id()),
@@ -317,7 +336,7 @@ def create_snapshot(tx: Tx, who: Caller, wish: SnapshotWish) -> Snapshot:
         updated_at=None,
     )
     store.add_snapshot(tx, new)
-    fleet.touch(tx, volume.node_id)
+    fleet.touch(tx, home)
     return new
 
 
@@ -354,8 +373,8 @@ def delete_snapshot(tx: Tx, who: Caller, snapshot_id: SnapshotId, *, force: bool
     _require_idle(tx, found)
     volume = store.find_volume(tx, found.volume_id)
     assert volume is not None, "a snapshot goes before its volume"
-    assert volume.node_id is not None, "a volume with snapshots lives somewhere"
-    store.move_snapshot(tx, found, "delete", gone_number=fleet.touch(tx, volume.node_id))
+    gone_number = fleet.touch(tx, _home(volume))
+    store.move_snapshot(tx, found, "delete", gone_number=gone_number)
 
 
 def reset_snapshot_state(
@@ -388,10 +407,11 @@ take_report = sightings.take_report
 
 
 def volumes_of(tx: Tx, node_id: NodeId) -> tuple[VolumeSpec, ...]:
-    """All volumes that should exist on the host, with their snapshots, by id."""
-    wanted = [v for v in store.volumes_on(tx, node_id) if v.gone_number is None]
-    snapshots = store.snapshots_of(tx, [v.id for v in wanted])
-    return tuple(_spec(v, snapshots.get(v.id, [])) for v in wanted)
+    """All volumes that should exist on the host, with their snapshots, by id; and as doomed those that
+    should go, which a shared pool does not lose by not being named."""
+    here = store.volumes_on(tx, node_id)
+    snapshots = store.snapshots_of(tx, [v.id for v in here if v.gone_number is None])
+    return tuple(_spec(v, snapshots.get(v.id, [])) for v in here)
 
 
 def images_of(tx: Tx, node_id: NodeId) -> list[ImageId]:
@@ -418,10 +438,18 @@ def _spec(volume: Volume, snapshots: list[Snapshot]) -> VolumeSpec:
         from_snapshot=volume.snapshot_id,
         from_volume=volume.source_id,
         snapshots=tuple(SnapshotSpec(id=snapshot_id) for snapshot_id in wanted),
+        is_doomed=volume.gone_number is not None,
     )
 
 
 # --- checks ------------------------------------------------------------------------------------------
+
+
+def _home(volume: Volume) -> NodeId:
+    """Raises Conflict while its server is looked a new host for: what was made lives somewhere else."""
+    if volume.node_id is None:
+        raise Conflict(f"Volume {volume.id} is on its way to another host. Try again later.")
+    return volume.node_id
 
 
 def _usable_snapshot(tx: Tx, who: Caller, snapshot_id: SnapshotId) -> Snapshot:

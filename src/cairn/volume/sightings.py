@@ -10,16 +10,38 @@ from cairn.volume.records import Snapshot, SnapshotState, Volume, VolumeState
 from cairn.wire.report import NodeReport, VolumeSeen
 
 PLACER = "volume.placer"
+# In these the host has nothing left to do; in all others a report may end what is under way.
+SETTLED = (
+    VolumeState.AVAILABLE,
+    VolumeState.ATTACHING,
+    VolumeState.IN_USE,
+    VolumeState.DETACHING,
+)
 TRIES_MAX = 3  # a host's failures before the owner hears "error"; the host itself goes on trying
 
 
 def take_report(tx: Tx, report: NodeReport) -> None:
     """Write what a host saw of its volumes. Older news than what is known changes nothing."""
-    here = store.volumes_on(tx, report.node_id)
+    here = store.watched_on(tx, report.node_id)
+    if not here:
+        return
     seen = {v.id: v for v in report.volumes}
-    snapshots = store.snapshots_of(tx, [v.id for v in here])
-    for volume in here:
-        _take_volume(tx, report, volume, seen.get(volume.id), snapshots.get(volume.id, []))
+    snapshots = store.snapshots_moving_on(tx, report.node_id)
+    for known in here:
+        moving = snapshots.get(known.id, [])
+        if moving or _may_be_news(known, seen.get(known.id)):
+            volume = store.find_volume(tx, known.id)
+            assert volume is not None, "read in one transaction"
+            _take_volume(tx, report, volume, seen.get(known.id), moving)
+
+
+def _may_be_news(known: store.Watched, seen: VolumeSeen | None) -> bool:
+    if known.state not in SETTLED:
+        return True
+    if seen is None:
+        return False
+    made_gib = seen.size_gib if seen.ready else known.seen_size_gib
+    return (made_gib, seen.trouble) != (known.seen_size_gib, None) or known.trouble is not None
 
 
 def _take_volume(

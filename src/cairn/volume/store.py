@@ -1,7 +1,7 @@
 """The tables of volumes, attachments, snapshots and types."""
 
 from collections.abc import Collection, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 from sqlalchemy import (
@@ -16,6 +16,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    bindparam,
     func,
     select,
 )
@@ -24,6 +25,7 @@ from cairn.core.errors import Conflict, NotFound
 from cairn.core.ids import ImageId, NodeId, ProjectId, ServerId, SnapshotId, VolumeId
 from cairn.db.columns import Json, Time, id_column, metadata
 from cairn.db.engine import Tx
+from cairn.db.prepared import Prepared
 from cairn.volume import listing
 from cairn.volume.records import (
     DEFAULT_TYPE,
@@ -164,6 +166,55 @@ def volume(tx: Tx, reach: ProjectId | None, volume_id: VolumeId) -> Volume:
     return found[0]
 
 
+_WATCHED = Prepared(
+    select(
+        volumes.c.id,
+        volumes.c.size_gib,
+        volumes.c.seen_size_gib,
+        volumes.c.state,
+        volumes.c.trouble,
+    )
+    .where(volumes.c.node_id == bindparam("node_id"))
+    .order_by(volumes.c.id)
+)
+_SNAPSHOTS_MOVING = Prepared(
+    select(snapshots)
+    .join(volumes, volumes.c.id == snapshots.c.volume_id)
+    .where(volumes.c.node_id == bindparam("node_id"))
+    .where(snapshots.c.state != SnapshotState.AVAILABLE)
+)
+_SNAPSHOT_NAMES = tuple(c.name for c in snapshots.c)
+
+
+class Watched(NamedTuple):
+    """What decides whether a host's report says anything new of a volume."""
+
+    id: VolumeId
+    size_gib: int
+    seen_size_gib: int
+    state: str
+    trouble: str | None
+
+
+def watched_on(tx: Tx, node_id: NodeId) -> list[Watched]:
+    """Every volume of a host, by id."""
+    return [Watched._make(row) for row in tx.run(_WATCHED, {"node_id": node_id})]
+
+
+def snapshots_moving_on(tx: Tx, node_id: NodeId) -> dict[VolumeId, list[Snapshot]]:
+    """Snapshots on a host that are being made or removed, or could not be, by volume."""
+    found: dict[VolumeId, list[Snapshot]] = {}
+    for row in tx.run(_SNAPSHOTS_MOVING, {"node_id": node_id}):
+        values = dict(zip(_SNAPSHOT_NAMES, row, strict=True))
+        values["state"] = SnapshotState(values["state"])
+        found.setdefault(values["volume_id"], []).append(Snapshot(**values))
+    return found
+
+
+def is_any_on(tx: Tx, node_id: NodeId) -> bool:
+    return tx.run(_WATCHED, {"node_id": node_id}).first() is not None
+
+
 def find_volume(tx: Tx, volume_id: VolumeId) -> Volume | None:
     found = _volumes(tx, select(volumes).where(volumes.c.id == volume_id))
     return found[0] if found else None
@@ -185,6 +236,8 @@ def list_volumes(tx: Tx, reach: ProjectId | None, wanted: Listing) -> list[Volum
 
 def volumes_on(tx: Tx, node_id: NodeId) -> list[Volume]:
     """Every volume of a host, by id."""
+    if not is_any_on(tx, node_id):
+        return []
     return _volumes(tx, select(volumes).where(volumes.c.node_id == node_id).order_by(volumes.c.id))
 
 
@@ -321,6 +374,17 @@ def place_volume(tx: Tx, volume_id: VolumeId, node_id: NodeId) -> bool:
         .values(node_id=node_id, trouble=None)
     )
     return done.rowcount == 1
+
+
+def unplace_volume(tx: Tx, volume_id: VolumeId) -> None:
+    """Reports are numbered by host: the next one has said nothing yet."""
+    where = volumes.c.id == volume_id
+    tx.execute(volumes.update().where(where).values(node_id=None, seen_number=0))
+
+
+def move_care(tx: Tx, volume_id: VolumeId, node_id: NodeId, gone_number: int | None) -> None:
+    values = {"node_id": node_id, "seen_number": 0, "gone_number": gone_number}
+    tx.execute(volumes.update().where(volumes.c.id == volume_id).values(**values))
 
 
 def remove_volume(tx: Tx, volume_id: VolumeId) -> None:

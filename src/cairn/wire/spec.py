@@ -262,7 +262,7 @@ class FloatingSpec(Struct, frozen=True, kw_only=True):
     floating_ip: str
     fixed_ip: str
     port_id: PortId
-    mac: str  # of the outside address, so that the guest's own host can answer for it
+    mac: str  # of the outside address, so that the guest's own host can answer for it; "": the gateway does
 
 
 class GatewaySpec(Struct, frozen=True, kw_only=True):

@@ -12,8 +12,8 @@ from pathlib import Path
 from msgspec import Struct
 from msgspec.structs import replace
 
-from cairn.core.errors import CloudError, Conflict, Invalid, NoCapacity, NotFound
-from cairn.core.ids import ImageId, SnapshotId, VolumeId
+from cairn.core.errors import CloudError, Conflict, Invalid, NoCapacity, NotFound, Unavailable
+from cairn.core.ids import ImageId, NodeId, SnapshotId, VolumeId
 from cairn.drivers.contracts import BlockNode, PoolFacts, VolumeView
 from cairn.wire.spec import ImageSpec, VolumeSpec
 
@@ -32,8 +32,30 @@ class FakeVolume(Struct, frozen=True, kw_only=True):
     pending: tuple[SnapshotId, Disk] | None = None
 
 
+class SharedPool:
+    """One pool of several hosts: each has a `FakeVolumes` on it. It keeps who is shut out of it."""
+
+    def __init__(self) -> None:
+        self.volumes: dict[VolumeId, FakeVolume] = {}
+        self.images: dict[ImageId, Disk] = {}
+        self._doors: dict[NodeId, tuple[int, bool]] = {}  # the newest wish: its number, and if open
+
+    @property
+    def shut_out(self) -> frozenset[NodeId]:
+        return frozenset(n for n, (_, is_open) in self._doors.items() if not is_open)
+
+    def turn(self, node_id: NodeId, number: int, *, is_open: bool) -> None:
+        """Open or shut one host's door, unless a newer wish was otherwise."""
+        known, was_open = self._doors.get(node_id, (0, True))
+        if number < known or (number == known and is_open != was_open):
+            raise Conflict(f"a newer wish about host {node_id} has reached the pool")
+        self._doors[node_id] = (number, is_open)
+
+
 class FakeVolumes:
-    """One pool. `latency` says how many seconds a verb takes; `engine` is "reflink" or "qcow2"."""
+    """One pool. `latency` says how many seconds a verb takes; `engine` is "reflink" or "qcow2".
+
+    With `shared` it is the door of the host `node_id` to a pool that other hosts use too."""
 
     def __init__(
         self,
@@ -41,10 +63,14 @@ class FakeVolumes:
         capacity_gib: int = 1000,
         engine: str = "reflink",
         latency: Callable[[str], float] | None = None,
+        shared: SharedPool | None = None,
+        node_id: NodeId | None = None,
     ) -> None:
         self.capacity_gib = capacity_gib
-        self.volumes: dict[VolumeId, FakeVolume] = {}
-        self.images: dict[ImageId, Disk] = {}
+        self.volumes: dict[VolumeId, FakeVolume] = {} if shared is None else shared.volumes
+        self.images: dict[ImageId, Disk] = {} if shared is None else shared.images
+        self.shared = shared
+        self._node_id = node_id
         self._engine = engine
         self._latency = latency
         self._failures: dict[str, list[CloudError]] = {}
@@ -55,6 +81,7 @@ class FakeVolumes:
 
     def write(self, volume_id: VolumeId, block: int, value: int) -> None:
         """What a guest would do."""
+        self._require_way_in()
         volume = self._volume(volume_id)
         disk = replace(volume.disk, blocks={**volume.disk.blocks, block: value})
         self.volumes[volume_id] = replace(volume, disk=disk)
@@ -92,7 +119,12 @@ class FakeVolumes:
     def facts(self) -> PoolFacts:
         used_gib = sum(volume.disk.size_bytes for volume in self.volumes.values()) // GIB
         free_gib = max(0, self.capacity_gib - used_gib)
-        return PoolFacts(total_gib=self.capacity_gib, free_gib=free_gib, engine=self._engine)
+        return PoolFacts(
+            total_gib=self.capacity_gib,
+            free_gib=free_gib,
+            engine=self._engine,
+            is_shared=self.shared is not None,
+        )
 
     async def import_image(self, spec: ImageSpec, source: Path) -> None:
         await self._enter("import_image")
@@ -166,6 +198,14 @@ class FakeVolumes:
         self.volumes[volume_id] = self._settled(self._volume(volume_id))
         return self._node(volume_id)
 
+    async def shut_out(self, node_id: NodeId, number: int) -> None:
+        await self._enter("shut_out")
+        self._pool().turn(node_id, number, is_open=False)
+
+    async def let_in(self, node_id: NodeId, number: int) -> None:
+        await self._enter("let_in")
+        self._pool().turn(node_id, number, is_open=True)
+
     # --- inside -----------------------------------------------------------------------------------
 
     async def _enter(self, verb: str) -> None:
@@ -173,6 +213,17 @@ class FakeVolumes:
             await asyncio.sleep(self._latency(verb))
         if waiting := self._failures.get(verb):
             raise waiting.pop(0)
+        if verb not in ("start", "look"):
+            self._require_way_in()
+
+    def _require_way_in(self) -> None:
+        if self.shared is not None and self._node_id in self.shared.shut_out:
+            raise Unavailable("this host is shut out of the shared pool", because="fenced")
+
+    def _pool(self) -> SharedPool:
+        if self.shared is None:
+            raise Unavailable("this pool belongs to one host: nobody can be shut out of it")
+        return self.shared
 
     def _volume(self, volume_id: VolumeId) -> FakeVolume:
         try:
@@ -212,4 +263,7 @@ class FakeVolumes:
 
     def _node(self, volume_id: VolumeId) -> BlockNode:
         size_bytes = self._volume(volume_id).disk.size_bytes
-        return BlockNode(options={"driver": "null-co", "size": size_bytes, "read-zeroes": True})
+        return BlockNode(
+            options={"driver": "null-co", "size": size_bytes, "read-zeroes": True},
+            is_shared=self.shared is not None,
+        )

@@ -29,7 +29,7 @@ from msgspec.structs import replace
 
 from cairn.core import log
 from cairn.core.errors import CloudError, Conflict, Invalid, NoCapacity, NotFound, Unavailable
-from cairn.core.ids import ImageId, SnapshotId, VolumeId
+from cairn.core.ids import ImageId, NodeId, SnapshotId, VolumeId
 from cairn.drivers import formats
 from cairn.drivers.contracts import BlockNode, PoolFacts, VolumeView
 from cairn.drivers.volumes import layers, qcow2, reflink
@@ -144,6 +144,12 @@ class FilesVolumes:
 
         await self._change(settle)
         return await asyncio.to_thread(self._node, volume_id)
+
+    async def shut_out(self, node_id: NodeId, number: int) -> None:
+        raise _not_shared()
+
+    async def let_in(self, node_id: NodeId, number: int) -> None:
+        raise _not_shared()
 
     # --- the pool ---------------------------------------------------------------------------------
 
@@ -377,6 +383,8 @@ class FilesVolumes:
 
     def _source(self, ledger: Ledger, spec: VolumeSpec) -> tuple[Ledger, str | None]:
         """The layer to clone; a volume as the source is frozen first where clones are overlays."""
+        if spec.is_received:
+            return ledger, None  # All of its bytes come from the other host.
         given = [s for s in (spec.from_image, spec.from_snapshot, spec.from_volume) if s]
         if len(given) > 1:
             raise Invalid(f"volume {spec.id} has more than one source")
@@ -612,3 +620,7 @@ def _is_open_in_qemu(path: Path) -> bool:
         os.close(fd)
     (kind,) = struct.unpack_from("h", answer)
     return bool(kind != fcntl.F_UNLCK)
+
+
+def _not_shared() -> Unavailable:
+    return Unavailable("This pool belongs to one host: nobody can be shut out of it.")

@@ -8,6 +8,7 @@ from cairn.network.service.guests import (
     bind_port,
     claim_port,
     counts_by_zone,
+    forget_node,
     metadata_networks_of,
     networks_for_server,
     ports_of,
@@ -15,6 +16,7 @@ from cairn.network.service.guests import (
     servers_with_address,
     take_report,
     unbind_port,
+    unplace_ports,
     zone_of,
 )
 from cairn.network.service.ports import create_port, delete_port, get_port, update_port
@@ -25,6 +27,7 @@ __all__ = [
     "counts_by_zone",
     "create_port",
     "delete_port",
+    "forget_node",
     "get_port",
     "metadata_networks_of",
     "networks_for_server",
@@ -33,6 +36,7 @@ __all__ = [
     "servers_with_address",
     "take_report",
     "unbind_port",
+    "unplace_ports",
     "update_port",
     "zone_of",
 ]

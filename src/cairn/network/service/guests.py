@@ -68,12 +68,25 @@ def bind_port(tx: Tx, port_id: PortId, server_id: ServerId, node_id: NodeId) -> 
         fleet.touch(tx, port.node_id)
 
 
+def unplace_ports(tx: Tx, server_id: ServerId) -> None:
+    """The server's host was lost: its ports stay its own, and go where it goes."""
+    for port in store.ports_of_devices(tx, [server_id]):
+        if port.node_id is not None:
+            values = {"node_id": None, "host": "", "is_up": False, "seen_number": 0}
+            resources.change(tx, tables.ports, port.id, values)
+
+
 def unbind_port(tx: Tx, port_id: PortId) -> None:
     """The server is gone: the port stays its owner's and is free for another server."""
     port = store.port(tx, None, port_id)
     port_service.release_device(tx, port)
     if port.node_id is not None:
         fleet.touch(tx, port.node_id)
+
+
+def forget_node(tx: Tx, node_id: NodeId) -> None:
+    """The host is no member any more: no port is there."""
+    agent_store.forget(tx, node_id)
 
 
 def server_ports(tx: Tx, server_ids: Iterable[ServerId]) -> dict[ServerId, tuple[ServerPort, ...]]:
@@ -84,6 +97,11 @@ def server_ports(tx: Tx, server_ids: Iterable[ServerId]) -> dict[ServerId, tuple
 def servers_with_address(tx: Tx, who: Caller, part: AddressPart, version: int) -> set[ServerId]:
     """The servers in the caller's reach of which an address of this IP version is like that."""
     return server_port_store.servers_with_address(tx, who.reach, part, version)
+
+
+def zones_of_ports(tx: Tx, port_ids: Iterable[str]) -> set[str]:
+    """The availability zones in which the networks of these ports live."""
+    return store.zones_of_ports(tx, port_ids)
 
 
 def ports_of(tx: Tx, node_id: NodeId) -> tuple[PortSpec, ...]:

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     String,
+    bindparam,
     case,
     cast,
     delete,
@@ -19,6 +20,7 @@ from sqlalchemy import (
 from cairn.core.errors import NotFound
 from cairn.core.ids import NodeId, PortId, ProjectId, SecurityGroupId, SubnetId
 from cairn.db.engine import Tx
+from cairn.db.prepared import Prepared
 from cairn.network.records import (
     DISTRIBUTED,
     OUR_OWNERS,
@@ -110,6 +112,16 @@ def find_ports(tx: Tx, reach: ProjectId | None, search: Search) -> list[Port]:
     return load(tx, find(tx, PORTS, search, _sees(reach)))
 
 
+def zones_of_ports(tx: Tx, ids: Iterable[str]) -> set[str]:
+    """Where the networks of these ports live."""
+    query = select(networks.c.zone).join(ports, ports.c.network_id == networks.c.id).distinct()
+    return {
+        zone
+        for some in chunks(ids)
+        for zone in tx.execute(query.where(ports.c.id.in_(some))).scalars()
+    }
+
+
 def port(tx: Tx, reach: ProjectId | None, port_id: str) -> Port:
     query = select(ports).where(ports.c.id == port_id)
     visible = _sees(reach)
@@ -140,6 +152,8 @@ def ports_of_zone(tx: Tx, zone: str) -> list[Port]:
 
 
 def ports_of_node(tx: Tx, node_id: NodeId) -> list[Port]:
+    if not seen_on_node(tx, node_id):
+        return []
     return _where(tx, ports.c.node_id == node_id)
 
 
@@ -255,8 +269,17 @@ def set_groups(tx: Tx, port_id: PortId, group_ids: Iterable[str]) -> None:
 
 def seen_on_node(tx: Tx, node_id: NodeId) -> list[tuple[PortId, bool, int]]:
     """(port, was up, by which report) of every port bound to the node."""
-    query = select(ports.c.id, ports.c.is_up, ports.c.seen_number).where(ports.c.node_id == node_id)
-    return [(row.id, row.is_up, row.seen_number) for row in tx.execute(query)]
+    return [
+        (port_id, is_up, number)
+        for port_id, is_up, number in tx.run(_SEEN_ON_NODE, {"node_id": node_id})
+    ]
+
+
+_SEEN_ON_NODE = Prepared(
+    select(ports.c.id, ports.c.is_up, ports.c.seen_number).where(
+        ports.c.node_id == bindparam("node_id")
+    )
+)
 
 
 def record_seen(tx: Tx, node_id: NodeId, port_id: PortId, *, up: bool, number: int) -> bool:
