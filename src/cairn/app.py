@@ -30,7 +30,7 @@ from cairn.db.engine import Database, open_sqlite, with_driver
 from cairn.db.feed import Feed
 from cairn.db.notify import Notifier
 from cairn.db.secrets import Sealer
-from cairn.fleet import api_hosts, api_join
+from cairn.fleet import api_hosts, api_join, api_loss
 from cairn.fleet import control as fleet_control
 from cairn.fleet import service as fleet
 from cairn.fleet.api_join import Addresses
@@ -63,9 +63,11 @@ from cairn.volume import api as volume_api
 from cairn.volume import control as volume_control
 from cairn.web import console
 from cairn.wire import tls
+from cairn.wire.addresses import is_loopback, joined, split
 from cairn.wire.link import Go, Hello, Refused, StreamLink, connect, wanted_image
 
 CHUNK_BYTES = 1 << 20
+TOKEN_ADDRESSES_MAX = 8
 NOWHERE = Addresses(api=("127.0.0.1:8443",))
 GOODBYE_S = 10  # how long requests under way may take to end when the process is told to stop
 
@@ -243,6 +245,7 @@ class Cloud:
         return [
             (own, health.POLICY),
             (hosts, api_hosts.POLICY),
+            (api_loss.ROUTES, api_loss.POLICY),
             (api_join.routes(doors), api_join.POLICY),
             (membership.routes(), membership.POLICY),
         ]
@@ -400,6 +403,26 @@ def _cloud_options(settings: Settings) -> CloudOptions:
         images_dir=settings.images_folder,
         me=_me(settings) if settings.database_url else None,
         connect_peer=_peer_connector(settings) if settings.database_url else None,
+        authority=certs.open_authority(
+            settings.certs_dir, clock=SystemClock(), days=settings.certificate_days
+        ),
+        addresses=lambda: _addresses(settings),
+    )
+
+
+def _addresses(settings: Settings) -> Addresses:
+    """Where hosts that join may find this control plane: what was settled first, then what is seen."""
+    said = [split(a, settings.node_port) for a in settings.control_addresses]
+    named = [(host, port) for host, port in said if not is_loopback(host)]
+    hosts = [settings.effective_api_host, *(host for host, _ in named)]
+    gateway = settings.external_gateway.partition("/")[0]
+    hosts += [a for a in certs.local_addresses() if a != gateway]
+    outside = [host for host in dict.fromkeys(hosts) if not is_loopback(host)]
+    return Addresses(
+        api=tuple(joined(host, settings.api_port) for host in outside[:TOKEN_ADDRESSES_MAX])
+        or NOWHERE.api,
+        node=tuple(joined(host, port) for host, port in named),
+        node_port=settings.node_port,
     )
 
 
@@ -436,10 +459,10 @@ def _node_context(settings: Settings) -> ssl.SSLContext:
 async def _enrol_this_host(settings: Settings, database: Database) -> None:
     """The machine that the control plane was installed on is its first host, if it has an agent."""
     certificate = settings.certs_dir / "node.crt"
-    if not certificate.exists():
+    if not certificate.exists() or not settings.roles:
         return
     node_id: NodeId = tls.node_id_of(certificate)
-    hostname = socket.gethostname()
+    hostname = settings.effective_host_name
     await database.write(
         lambda tx: fleet.enrol(
             tx,

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from cairn import __version__
 from cairn.core.ids import NodeId
 from cairn.db.engine import Tx
+from cairn.fleet import loss
 from cairn.fleet import service as fleet
 from cairn.fleet.records import Node, NodeState
 from cairn.http.call import Call
@@ -27,9 +28,21 @@ PROMETHEUS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 class Metrics:
     """Counts of this process, in a registry of its own so that two in one process do not clash."""
 
-    def __init__(self, *, statements: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        *,
+        statements: Callable[[], int],
+        agents_refused: Callable[[], Mapping[str, int]] = dict,
+    ) -> None:
         self.registry = CollectorRegistry()
         self.registry.register(_Statements(statements))
+        self.registry.register(_AgentsRefused(agents_refused))
+        self.joins_refused = Counter(
+            "cairn_join_refused",
+            "Machines that could not join",
+            ["reason"],
+            registry=self.registry,
+        )
         labels = ["service", "method", "path", "status"]
         self.requests = Counter(
             "cairn_http_requests", "Finished requests", labels, registry=self.registry
@@ -38,6 +51,9 @@ class Metrics:
             "cairn_http_request_seconds", "From first byte to reply", ["service"],
             registry=self.registry, buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 60),
         )  # fmt: skip
+
+    def join_refused(self, reason: str) -> None:
+        self.joins_refused.labels(reason).inc()
 
     def observe(self, service: Service, route: Route, status: int, seconds: float) -> None:
         self.requests.labels(service.name, route.method, service.root + route.path, status).inc()
@@ -54,6 +70,21 @@ class _Statements(Collector):
         yield CounterMetricFamily("cairn_sql_statements", "SQL statements run", self._count())
 
 
+class _AgentsRefused(Collector):
+    """The streams count whom they refuse themselves."""
+
+    def __init__(self, counts: Callable[[], Mapping[str, int]]) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        family = CounterMetricFamily(
+            "cairn_agents_refused", "Agents' connections that were refused", labels=["reason"]
+        )
+        for reason, count in sorted(self._counts().items()):
+            family.add_metric([reason], count)
+        yield family
+
+
 def routes(
     *,
     metrics: Metrics,
@@ -64,6 +95,7 @@ def routes(
 
     def healthz(tx: Tx, call: Call[Any]) -> Any:
         nodes = fleet.nodes(tx)  # Answers only if the database does.
+        losses, held = loss.explain_all(tx)
         up = sum(n.state is NodeState.UP for n in nodes)
         broken = sorted(r.name for r in rounds().values() if r.trouble)
         is_well = up == len(nodes) and not broken
@@ -73,15 +105,18 @@ def routes(
             "checks": {
                 "database": "ok",
                 "nodes": f"{up} of {len(nodes)} up",
+                "losses": _losses(losses, held),
                 "reconcilers": f"failing: {', '.join(broken)}" if broken else "ok",
             },
         }
 
     def status(tx: Tx, call: Call[Any]) -> Any:
         online = set(connected())
+        losses, held = loss.explain_all(tx)
         return {
             "version": __version__,
-            "nodes": [_node(n, n.id in online) for n in fleet.nodes(tx)],
+            "nodes": [_node(n, n.id in online, losses.get(n.id, "")) for n in fleet.nodes(tx)],
+            "held_zones": held,
             "reconcilers": [_rounds(r) for r in rounds().values()],
         }
 
@@ -95,7 +130,15 @@ def routes(
     )
 
 
-def _node(node: Node, is_connected: bool) -> dict[str, Any]:
+def _losses(losses: Mapping[NodeId, str], held: Mapping[str, str]) -> str:
+    """In short, for anyone: no names."""
+    if not losses and not held:
+        return "ok"
+    zones = f"; zones held until a person says so: {len(held)}" if held else ""
+    return f"hosts seen to: {len(losses)}{zones}"
+
+
+def _node(node: Node, is_connected: bool, loss: str) -> dict[str, Any]:
     return {
         "id": node.id,
         "hostname": node.hostname,
@@ -104,6 +147,7 @@ def _node(node: Node, is_connected: bool) -> dict[str, Any]:
         "state": node.state,
         "since": node.state_since,
         "connected": is_connected,
+        "loss": loss,
         "enabled": node.enabled,
         "disabled_reason": node.disabled_reason,
         "spec_number": node.spec_number,

@@ -11,10 +11,15 @@ from cairn.wire.report import HostFacts
 
 
 def probe(
-    drivers: Drivers, *, roles: tuple[str, ...], memory_reserved_mib: int, disk_reserved_gib: int
+    drivers: Drivers,
+    *,
+    roles: tuple[str, ...],
+    memory_reserved_mib: int,
+    disk_reserved_gib: int,
+    hostname: str = "",
 ) -> Callable[[], HostFacts]:
     """A function that gives the facts; what engines know is asked each time, for they start by and by."""
-    hostname = socket.gethostname()
+    hostname = hostname or socket.gethostname()
     memory_mib = max(_memory_mib() - memory_reserved_mib, 0)
     vcpus = os.cpu_count() or 1
 

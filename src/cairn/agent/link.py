@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from cairn.agent.agent import Agent
 from cairn.core import log
-from cairn.core.errors import CloudError, Unavailable
+from cairn.core.errors import CloudError, Invalid, Unavailable
 from cairn.core.tasks import TaskGroup, first_to_end
 from cairn.wire.link import (
     OLDEST_WIRE_VERSION,
@@ -23,6 +24,8 @@ from cairn.wire.link import (
     Ping,
     Question,
     Refused,
+    Renew,
+    Renewed,
     Report,
     Spec,
     Welcome,
@@ -30,12 +33,35 @@ from cairn.wire.link import (
 from cairn.wire.report import NodeReport
 
 RECONNECT_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+RENEWAL_WIRE_VERSION = 2  # the first that knows renewals
 REPORT_PAUSE_S = 0.02  # what changes within this time goes out as one report
 
 Connect = Callable[[], Awaitable[Link]]
 OpenTheScreen = Callable[[OpenScreen], Awaitable[None]]
 
 _log = log.get("agent.link")
+
+
+class Membership(Protocol):
+    """What being a member asks of the host besides its work (membership.py)."""
+
+    def connected(self) -> None: ...
+
+    def disconnected(self, why: str) -> None: ...
+
+    def removed(self, reason: str) -> None:
+        """The control plane says that the host is no member any more. May be said again."""
+        ...
+
+    def wait_s(self) -> float:
+        """Until the certificate should be renewed; 0: now."""
+        ...
+
+    def request(self) -> bytes: ...
+
+    def accept(self, renewed: Renewed) -> None:
+        """Raises Invalid."""
+        ...
 
 
 class ControlLink:
@@ -47,6 +73,7 @@ class ControlLink:
         open_screen: OpenTheScreen | None = None,
         agent_version: str = "",
         jitter: Callable[[], float] = random.random,
+        membership: Membership | None = None,
     ) -> None:
         self._agent = agent
         self._connect = connect
@@ -55,6 +82,7 @@ class ControlLink:
         self._ping_period_s = PING_PERIOD_S  # the control plane says how often
         self._wire_version = WIRE_VERSION  # of the next introduction
         self._jitter = jitter
+        self._membership = membership
         self._news = asyncio.Event()
         self._tasks = TaskGroup()
         self.is_connected = False
@@ -72,6 +100,8 @@ class ControlLink:
                 except CloudError as error:
                     _log.warning("not connected", failures=failures, error=str(error))
                     failures += 1
+                    if self._membership is not None:
+                        self._membership.disconnected(str(error))
                 finally:
                     if self.is_connected:
                         failures = 0
@@ -89,11 +119,16 @@ class ControlLink:
             self.is_connected = True
             _log.info("connected to the control plane")
             told = None if welcome.wants_report else known
-            errors = await first_to_end(
+            work = [
                 ("link receive", self._receive(link)),
                 ("link report", self._report(link, welcome.report_base, told)),
                 ("link ping", self._ping(link)),
-            )
+            ]
+            if self._membership is not None:
+                self._membership.connected()
+                if welcome.wire_version >= RENEWAL_WIRE_VERSION:
+                    work.append(("link renewal", _keep_renewed(link, self._membership)))
+            errors = await first_to_end(*work)
             for error in errors:
                 raise error
         finally:
@@ -115,6 +150,8 @@ class ControlLink:
         if isinstance(answer, Refused):
             self.refusal = answer.reason
             self._choose_version(answer)
+            if answer.is_removed and self._membership is not None:
+                self._membership.removed(answer.reason)
             raise Unavailable(f"The control plane refuses this host: {answer.reason}")
         if not isinstance(answer, Welcome):
             raise Unavailable("The control plane did not welcome this host.")
@@ -140,11 +177,19 @@ class ControlLink:
                 self._agent.confirm(frame.spec.number)
             elif isinstance(frame, Confirmed):
                 self._agent.confirm(frame.number)
+            elif isinstance(frame, Renewed) and self._membership is not None:
+                self._take_certificate(self._membership, frame)
             elif isinstance(frame, Refused):
                 self.refusal = frame.reason
                 raise Unavailable(f"The control plane cut this host off: {frame.reason}")
             elif isinstance(frame, Question):
                 self._tasks.start(self._answer(link, frame), name=f"question {frame.number}")
+
+    def _take_certificate(self, membership: Membership, renewed: Renewed) -> None:
+        try:
+            membership.accept(renewed)
+        except Invalid as error:
+            _log.error("certificate not renewed", error=str(error))
 
     async def _report(self, link: Link, base: int, told: NodeReport | None) -> None:
         """As soon as the host has looked, unless it was told already; then whenever there is news."""
@@ -184,3 +229,11 @@ class ControlLink:
                     raise Unavailable("This host cannot show screens.")
                 await self._open_screen(question.ask)
                 return b""
+
+
+async def _keep_renewed(link: Link, membership: Membership) -> None:
+    while True:
+        if (wait_s := membership.wait_s()) > 0:
+            await asyncio.sleep(wait_s)
+        else:
+            await link.send(Renew(request=membership.request()))

@@ -2,18 +2,22 @@
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from cairn import __version__
 from cairn.agent import facts
 from cairn.agent.act import Actor
 from cairn.agent.agent import Agent
+from cairn.agent.doors import Doors
+from cairn.agent.health import HealthWatch, ThisMachine
 from cairn.agent.images import ImageFetcher
 from cairn.agent.ledger import Ledger
 from cairn.agent.link import ControlLink
 from cairn.agent.look import Drivers
+from cairn.agent.membership import HostMembership
 from cairn.agent.metadata_server import SocketMetadataServer
+from cairn.agent.renewal import Renewal
 from cairn.agent.screen import Screens
 from cairn.core import log
 from cairn.core.clock import SystemClock
@@ -57,10 +61,10 @@ def _assemble(settings: Settings, engine_dir: Path | None) -> tuple[Agent, Contr
     certificate = settings.certs_dir / "node.crt"
     node_id = tls.node_id_of(certificate)
     drivers = _drivers(settings, engine_dir)
-    connect_to_control = _connector(settings)
+    doors = _doors(settings)
     server = SocketMetadataServer(lambda n, ip: guest_at(agent.want, n, ip))
     fetcher = ImageFetcher(
-        node_id=node_id, folder=settings.agent_dir / "incoming", connect=connect_to_control
+        node_id=node_id, folder=settings.agent_dir / "incoming", connect=doors.connect_here
     )
     agent = Agent(
         node_id=node_id,
@@ -74,14 +78,20 @@ def _assemble(settings: Settings, engine_dir: Path | None) -> tuple[Agent, Contr
             roles=settings.roles,
             memory_reserved_mib=settings.memory_reserved_mib,
             disk_reserved_gib=settings.disk_reserved_gib,
+            hostname=settings.effective_host_name,
         ),
+        health=HealthWatch(ThisMachine(), pool_dir=settings.agent_dir / "volumes"),
     )
-    screens = Screens(node_id=node_id, hypervisor=drivers.hypervisor, connect=connect_to_control)
+    screens = Screens(node_id=node_id, hypervisor=drivers.hypervisor, connect=doors.connect_here)
     link = ControlLink(
         agent=agent,
-        connect=connect_to_control,
+        connect=doors.connect,
         open_screen=screens.open,
         agent_version=__version__,
+        membership=HostMembership(
+            settings,
+            Renewal(settings.certs_dir, SystemClock(), owns_authorities=not settings.control),
+        ),
     )
     return agent, link, screens
 
@@ -113,22 +123,22 @@ def ovn_options(settings: Settings, engine_dir: Path | None) -> OvnOptions:
                 interface=interface or None,
                 host_address=None if interface else settings.external_gateway,
             )
-            for name, interface in sorted(settings.physical_networks.items())
+            for name, interface in sorted(settings.effective_physical_networks.items())
         ),
     )
 
 
-def _connector(settings: Settings) -> Callable[[], Awaitable[StreamLink]]:
-    async def connect_to_control() -> StreamLink:
+def _doors(settings: Settings) -> Doors:
+    async def dial(host: str, port: int) -> StreamLink:
         # Read anew each time: certificates are renewed while the agent runs.
         context = tls.client_context(
             authority=settings.certs_dir / "ca.crt",
             certificate=settings.certs_dir / "node.crt",
             key=settings.certs_dir / "node.key",
         )
-        return await connect(settings.control_host, settings.node_port, context)
+        return await connect(host, port, context)
 
-    return connect_to_control
+    return Doors(settings.control_addresses, dial, port=settings.node_port)
 
 
 def guest_at(

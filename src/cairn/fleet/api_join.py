@@ -46,7 +46,8 @@ class Addresses(Struct, frozen=True, kw_only=True):
     """Where a new host finds the control plane, the likeliest first; "host:port" each."""
 
     api: tuple[str, ...]
-    node: tuple[str, ...]
+    node: tuple[str, ...] = ()  # of all control machines, if the operator has named them
+    node_port: int = 8444
 
 
 class Doors(Struct, frozen=True, kw_only=True):
@@ -175,6 +176,7 @@ class _Desk:
             "certificate": certificate.decode(),
             "authority": doors.authority.pem.decode(),
             "node_addresses": addresses.node,
+            "node_port": addresses.node_port,
         }
 
     async def show_member(self, database: Database, call: Call[None]) -> Any:

@@ -192,6 +192,7 @@ def remove(tx: Tx, node: Node) -> None:
     join_store.remove_farewells_before(tx, tx.now - FAREWELLS_KEPT)
     join_store.add_farewell(tx, node.id, node.hostname)
     tx.wake(service.topic(node.id))
+    tx.wake(service.HOSTS_TOPIC)
     service.touch_zone(tx, node.zone)
 
 

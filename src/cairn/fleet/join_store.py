@@ -7,7 +7,7 @@ from sqlalchemy import Column, ColumnElement, Index, String, Table, select
 from cairn.core.ids import NodeId
 from cairn.db.columns import Json, Time, id_column, metadata
 from cairn.db.engine import Tx
-from cairn.fleet import store
+from cairn.fleet import loss_store, store
 from cairn.fleet.join_records import Applicant, Farewell, Token
 from cairn.fleet.records import Node
 from cairn.fleet.store import nodes
@@ -134,6 +134,7 @@ def place_in_rack(tx: Tx, node_id: NodeId, *, rack: str, labels: dict[str, str])
 
 
 def remove_node(tx: Tx, node_id: NodeId) -> None:
+    loss_store.remove(tx, node_id)
     tx.execute(nodes.delete().where(nodes.c.id == node_id))
 
 

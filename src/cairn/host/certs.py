@@ -241,11 +241,16 @@ def _request(request: bytes) -> x509.CertificateSigningRequest:
 def local_names() -> tuple[str, ...]:
     """Every name and address under which a client may reach this machine."""
     host = socket.gethostname()
-    names = {"localhost", "127.0.0.1", "::1", host, socket.getfqdn(host)}
-    shown = subprocess.run(["ip", "-j", "address"], check=True, capture_output=True).stdout
-    for link in json.loads(shown):
-        names |= {a["local"] for a in link.get("addr_info", ()) if a.get("scope") == "global"}
+    names = {"localhost", "127.0.0.1", "::1", host, socket.getfqdn(host), *local_addresses()}
     return tuple(sorted(name for name in names if name))
+
+
+def local_addresses() -> tuple[str, ...]:
+    """This machine's addresses that others may reach, in the order of its interfaces."""
+    shown = subprocess.run(["ip", "-j", "address"], check=True, capture_output=True).stdout
+    links = json.loads(shown)
+    infos = [info for link in links for info in link.get("addr_info", ())]
+    return tuple(info["local"] for info in infos if info.get("scope") == "global")
 
 
 def _authority(

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -34,7 +35,7 @@ class AlreadyRunning(Exception):
 
 
 class Part:
-    """One of the two processes, and when it may be started again."""
+    """One of the processes, and when it may be started again."""
 
     def __init__(self, name: str, state: Path) -> None:
         self.name = name
@@ -108,12 +109,12 @@ def is_running(state: Path) -> bool:
     return False
 
 
-def run(state: Path) -> None:
-    """Supervise until told to end. Raises AlreadyRunning."""
+def run(state: Path, names: Sequence[str] = PARTS) -> None:
+    """Supervise these parts until told to end. Raises AlreadyRunning."""
     lock = _take_lock(state)
     # Signals are waited for, not handled: nothing happens between two statements.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    parts = [Part(name, state) for name in PARTS]
+    parts = [Part(name, state) for name in names]
     began = time.time()
     for part in parts:
         part.log.parent.mkdir(parents=True, exist_ok=True)
@@ -199,6 +200,7 @@ def _stop(parts: list[Part]) -> None:
 
 if __name__ == "__main__":
     try:
-        run(Path(sys.argv[1]))
+        # A host that joined has no control plane: `cairn.host.supervise STATE agent`.
+        run(Path(sys.argv[1]), sys.argv[2:] or PARTS)
     except AlreadyRunning as other:
         sys.exit(f"cairn: {other}")

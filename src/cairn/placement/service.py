@@ -24,11 +24,36 @@ def claim(tx: Tx, consumer_id: str, node: Node, need: Amounts) -> bool:
     return True
 
 
+def claim_new(tx: Tx, consumer_id: str, node: Node, need: Amounts) -> bool:
+    """`claim` for a consumer that holds nothing yet; that it holds something is an IntegrityError."""
+    assert node.facts is not None, "only hosts that reported can be claimed"
+    if not store.take(tx, node.id, need, fit.capacity_of(node.facts)):
+        return False
+    store.add_claim(tx, Claim(consumer_id=consumer_id, node_id=node.id, amounts=need))
+    return True
+
+
+def taken(tx: Tx) -> dict[NodeId, Amounts]:
+    """What is taken of every host that ever had a claim."""
+    return store.sums_by_node(tx)
+
+
 def release(tx: Tx, consumer_id: str) -> None:
     """Give back what a consumer holds. Nothing held is no error."""
     held = store.claim_of(tx, consumer_id)
     if held is not None and store.remove_claim(tx, consumer_id):
         store.give_back(tx, held)
+
+
+def hand_over(tx: Tx, *, giver: str, taker: str, amounts: Amounts) -> None:
+    """What one consumer holds becomes another's, who gives back what it held; `amounts` are no more than
+    was held, so nothing can be lacking."""
+    held = store.claim_of(tx, giver)
+    assert held is not None, f"{giver} holds no room"
+    release(tx, taker)
+    release(tx, giver)
+    store.force(tx, held.node_id, amounts)
+    store.add_claim(tx, Claim(consumer_id=taker, node_id=held.node_id, amounts=amounts))
 
 
 def rooms(tx: Tx, nodes: list[Node]) -> dict[NodeId, Room]:
@@ -43,6 +68,11 @@ def rooms(tx: Tx, nodes: list[Node]) -> dict[NodeId, Room]:
         for node in nodes
         if node.facts is not None
     }
+
+
+def forget_node(tx: Tx, node_id: NodeId) -> None:
+    """The host is no member any more, and nothing holds room on it."""
+    store.forget_node(tx, node_id)
 
 
 def claims_on(tx: Tx, node_id: NodeId) -> list[Claim]:

@@ -4,11 +4,14 @@ The sum is stored because the guard needs one row to stand on: `UPDATE … WHERE
 is what makes over-commit impossible, however many placers run.
 """
 
-from sqlalchemy import Column, Index, Integer, Table, select
+from collections.abc import Sequence
+
+from sqlalchemy import Column, Index, Integer, Table, bindparam, or_, select
 
 from cairn.core.ids import NodeId
 from cairn.db.columns import Time, id_column, metadata
 from cairn.db.engine import Tx
+from cairn.db.prepared import Prepared, deleting, inserting
 from cairn.placement.records import Amounts, Claim
 
 claims = Table(
@@ -33,16 +36,51 @@ sums = Table(
 )
 
 
+_AMOUNTS = ("vcpus", "memory_mib", "disk_gib")
+_CLAIM_OF = Prepared(
+    select(claims.c.consumer_id, claims.c.node_id, *(claims.c[name] for name in _AMOUNTS)).where(
+        claims.c.consumer_id == bindparam("consumer")
+    )
+)
+_SUMS = Prepared(select(sums.c.node_id, *(sums.c[name] for name in _AMOUNTS)))
+_ADD_WITHIN = Prepared(
+    sums.update()
+    .where(
+        sums.c.node_id == bindparam("node"),
+        *(
+            # What is not asked for cannot be lacking, even where less was promised since.
+            or_(
+                bindparam(f"need_{name}", type_=Integer) == 0,
+                sums.c[name] + bindparam(f"need_{name}", type_=Integer)
+                <= bindparam(f"most_{name}", type_=Integer),
+            )
+            for name in _AMOUNTS
+        ),
+    )
+    .values({name: sums.c[name] + bindparam(f"need_{name}", type_=Integer) for name in _AMOUNTS})
+)
+_GIVE_BACK = Prepared(
+    sums.update()
+    .where(sums.c.node_id == bindparam("node"))
+    .values({name: sums.c[name] - bindparam(f"need_{name}", type_=Integer) for name in _AMOUNTS})
+)
+
+
 def claim_of(tx: Tx, consumer_id: str) -> Claim | None:
-    row = tx.execute(select(claims).where(claims.c.consumer_id == consumer_id)).one_or_none()
+    row = tx.run(_CLAIM_OF, {"consumer": consumer_id}).first()
     if row is None:
         return None
-    return Claim(consumer_id=row.consumer_id, node_id=row.node_id, amounts=_amounts(row))
+    return Claim(consumer_id=row[0], node_id=row[1], amounts=_of(row[2:]))
 
 
 def sums_by_node(tx: Tx) -> dict[NodeId, Amounts]:
     """Of every host that ever had a claim."""
-    return {NodeId(row.node_id): _amounts(row) for row in tx.execute(select(sums))}
+    return {NodeId(row[0]): _of(row[1:]) for row in tx.run(_SUMS)}
+
+
+def _of(row: Sequence[int]) -> Amounts:
+    vcpus, memory_mib, disk_gib = row
+    return Amounts(vcpus=vcpus, memory_mib=memory_mib, disk_gib=disk_gib)
 
 
 def claims_on(tx: Tx, node_id: NodeId) -> list[Claim]:
@@ -64,55 +102,39 @@ def take(tx: Tx, node_id: NodeId, need: Amounts, capacity: Amounts) -> bool:
 
 
 def _add_within(tx: Tx, node_id: NodeId, need: Amounts, capacity: Amounts) -> bool:
-    done = tx.execute(
-        sums.update()
-        .where(
-            sums.c.node_id == node_id,
-            *(
-                sums.c[name] + getattr(need, name) <= getattr(capacity, name)
-                for name in ("vcpus", "memory_mib", "disk_gib")
-                # What is not asked for cannot be lacking, even where less was promised since.
-                if getattr(need, name) > 0
-            ),
-        )
-        .values(
-            vcpus=sums.c.vcpus + need.vcpus,
-            memory_mib=sums.c.memory_mib + need.memory_mib,
-            disk_gib=sums.c.disk_gib + need.disk_gib,
-        )
-    )
-    return done.rowcount == 1
+    values: dict[str, object] = {"node": node_id}
+    for name in _AMOUNTS:
+        values[f"need_{name}"] = getattr(need, name)
+        values[f"most_{name}"] = getattr(capacity, name)
+    return tx.run(_ADD_WITHIN, values).rowcount == 1
 
 
 def give_back(tx: Tx, claim: Claim) -> None:
-    taken = claim.amounts
-    tx.execute(
-        sums.update()
-        .where(sums.c.node_id == claim.node_id)
-        .values(
-            vcpus=sums.c.vcpus - taken.vcpus,
-            memory_mib=sums.c.memory_mib - taken.memory_mib,
-            disk_gib=sums.c.disk_gib - taken.disk_gib,
-        )
-    )
+    values: dict[str, object] = {"node": claim.node_id}
+    values |= {f"need_{name}": getattr(claim.amounts, name) for name in _AMOUNTS}
+    tx.run(_GIVE_BACK, values)
 
 
 def add_claim(tx: Tx, claim: Claim) -> None:
-    tx.execute(
-        claims.insert().values(
-            consumer_id=claim.consumer_id,
-            node_id=claim.node_id,
-            vcpus=claim.amounts.vcpus,
-            memory_mib=claim.amounts.memory_mib,
-            disk_gib=claim.amounts.disk_gib,
-            made_at=tx.now,
-        )
-    )
+    values = {
+        "consumer_id": claim.consumer_id,
+        "node_id": claim.node_id,
+        "vcpus": claim.amounts.vcpus,
+        "memory_mib": claim.amounts.memory_mib,
+        "disk_gib": claim.amounts.disk_gib,
+        "made_at": tx.now,
+    }
+    tx.run(inserting(claims, tuple(values)), values)
 
 
 def remove_claim(tx: Tx, consumer_id: str) -> bool:
     """False when somebody else removed it first."""
-    return tx.execute(claims.delete().where(claims.c.consumer_id == consumer_id)).rowcount == 1
+    return tx.run(deleting(claims, ("consumer_id",)), {"is_consumer_id": consumer_id}).rowcount == 1
+
+
+def forget_node(tx: Tx, node_id: NodeId) -> None:
+    tx.execute(claims.delete().where(claims.c.node_id == node_id))
+    tx.execute(sums.delete().where(sums.c.node_id == node_id))
 
 
 def _amounts(row: object) -> Amounts:

@@ -12,12 +12,14 @@ from cairn.network.service.guests import (
     metadata_networks_of,
     networks_for_server,
     ports_of,
+    ports_of_servers,
     server_ports,
     servers_with_address,
     take_report,
     unbind_port,
     unplace_ports,
     zone_of,
+    zones_of_ports,
 )
 from cairn.network.service.ports import create_port, delete_port, get_port, update_port
 
@@ -32,6 +34,7 @@ __all__ = [
     "metadata_networks_of",
     "networks_for_server",
     "ports_of",
+    "ports_of_servers",
     "server_ports",
     "servers_with_address",
     "take_report",
@@ -39,4 +42,5 @@ __all__ = [
     "unplace_ports",
     "update_port",
     "zone_of",
+    "zones_of_ports",
 ]

@@ -112,6 +112,16 @@ def ports_of(tx: Tx, node_id: NodeId) -> tuple[PortSpec, ...]:
     return compiler.guest_ports(found, networks, subnets)
 
 
+def ports_of_servers(tx: Tx, server_ids: Iterable[ServerId]) -> tuple[PortSpec, ...]:
+    """What a host that is about to receive these servers should have plugged."""
+    if not (ids := tuple(server_ids)):
+        return ()
+    found = store.ports_of_devices(tx, ids)
+    networks = network_store.networks_by_id(tx, (p.network_id for p in found))
+    subnets = network_store.subnets_by_id(tx, (a.subnet_id for p in found for a in p.addresses))
+    return compiler.guest_ports(found, networks, subnets)
+
+
 def metadata_networks_of(tx: Tx, node_id: NodeId) -> tuple[MetadataNetworkSpec, ...]:
     """Networks whose guests on this host ask 169.254.169.254."""
     found = store.ports_of_node(tx, node_id)

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from cairn.core.ids import NodeId
 from cairn.db.engine import Tx
-from cairn.network.store.tables import agents
+from cairn.db.prepared import Prepared
+from cairn.network.store.tables import agents, ports
 
 
 def said_of_nodes(tx: Tx) -> dict[NodeId, tuple[str, bool]]:
@@ -21,13 +22,24 @@ def say(tx: Tx, node_id: NodeId, *, description: str, is_enabled: bool) -> None:
 
 def seen_physical_networks(tx: Tx, node_id: NodeId) -> tuple[str, ...] | None:
     """What `record_physical_networks` has last written."""
-    query = select(agents.c.seen_physical_networks).where(agents.c.node_id == node_id)
-    found: tuple[str, ...] | None = tx.execute(query).scalar_one_or_none()
+    found: tuple[str, ...] | None = tx.run(_SEEN, {"node": node_id}).scalar()
     return found
+
+
+_SEEN = Prepared(
+    select(agents.c.seen_physical_networks).where(agents.c.node_id == bindparam("node"))
+)
 
 
 def record_physical_networks(tx: Tx, node_id: NodeId, seen: tuple[str, ...]) -> None:
     _write(tx, node_id, {"seen_physical_networks": seen})
+
+
+def forget(tx: Tx, node_id: NodeId) -> None:
+    """The host is no member any more: its ports are nowhere, and nothing is said of it."""
+    tx.execute(agents.delete().where(agents.c.node_id == node_id))
+    nowhere = {"node_id": None, "host": "", "is_up": False, "seen_number": 0}
+    tx.execute(ports.update().where(ports.c.node_id == node_id).values(**nowhere))
 
 
 def _write(tx: Tx, node_id: NodeId, values: dict[str, Any]) -> None:
