@@ -25,7 +25,7 @@ from cairn.core.clock import Clock, SystemClock
 from cairn.core.errors import CloudError, Conflict, Unavailable
 from cairn.core.ids import NodeId
 from cairn.core.tasks import TaskGroup
-from cairn.db import migrate, secrets
+from cairn.db import migrate, move, secrets
 from cairn.db.engine import Database, open_sqlite, with_driver
 from cairn.db.feed import Feed
 from cairn.db.notify import Notifier
@@ -327,6 +327,8 @@ def open_database(settings: Settings) -> Database:
     else:
         database = open_sqlite(settings.control_dir / "cairn.db")
     migrate.upgrade(database)
+    if not database.is_sqlite:
+        move.begin_use(database)
     return database
 
 

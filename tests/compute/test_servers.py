@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cairn.compute.control import Placer
+from cairn.compute.placing import Placer
 from cairn.core.ids import ServerId
 from cairn.db.engine import Database, Tx
 from cairn.network import service as network

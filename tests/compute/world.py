@@ -5,7 +5,7 @@ from typing import Any
 
 from msgspec import Struct, field
 
-from cairn.compute import control
+from cairn.compute import placing
 from cairn.compute import service as compute
 from cairn.compute.api import service as compute_api
 from cairn.core.caller import Caller
@@ -47,7 +47,7 @@ class Host(Struct, kw_only=True):
     guests: dict[ServerId, GuestSeen] = field(default_factory=dict)
 
     def specs(self) -> dict[ServerId, GuestSpec]:
-        found = self.database.read_now(lambda tx: compute.guests_of(tx, self.id))
+        found = self.database.read_now(lambda tx: compute.wanted_on(tx, self.id).guests)
         return {spec.id: spec for spec in found}
 
     def obey(self) -> None:
@@ -67,7 +67,7 @@ class Host(Struct, kw_only=True):
         specs = self.specs()
 
         def take(tx: Tx) -> None:
-            disks = (*compute.disks_of(tx, self.id), *volumes.volumes_of(tx, self.id))
+            disks = (*compute.wanted_on(tx, self.id).disks, *volumes.volumes_of(tx, self.id))
             ports = network.ports_of(tx, self.id)
             report = NodeReport(
                 node_id=self.id,
@@ -77,7 +77,11 @@ class Host(Struct, kw_only=True):
                 ),
                 facts=self.facts,
                 guests=tuple(g for id, g in self.guests.items() if id in specs),
-                volumes=tuple(VolumeSeen(id=d.id, size_gib=d.size_gib, ready=True) for d in disks),
+                volumes=tuple(
+                    VolumeSeen(id=d.id, size_gib=d.size_gib, ready=True)
+                    for d in disks
+                    if not d.is_doomed
+                ),
                 ports=tuple(PortSeen(id=p.id, up=True) for p in ports),
             )
             for slice_ in (fleet, volumes, network, compute):
@@ -194,7 +198,7 @@ class World:
         from cairn.compute import store
 
         for server in self.database.read_now(lambda tx: store.unplaced_servers(tx, 1000)):
-            self.database.write_now(partial(control.place_one, server_id=server.id))
+            self.database.write_now(partial(placing.place_one, server_id=server.id))
 
     def settle(self) -> None:
         """Place what waits and let every host obey, twice: what was plugged, what is gone."""

@@ -14,6 +14,7 @@ from cairn.core.ids import NodeId, ProjectId, ServerId
 from cairn.db.engine import Tx
 from cairn.fleet import service as fleet
 from cairn.fleet.records import Node, NodeState
+from cairn.http import pages
 from cairn.http.call import Call
 from cairn.http.routes import Route
 from cairn.http.versions import Version
@@ -63,14 +64,14 @@ def _zone_service(node: Node) -> dict[str, Any]:
 
 
 def list_hypervisors(tx: Tx, call: Call[None]) -> Any:
-    nodes = _hypervisors(tx, call)
+    nodes, links = _page(call, _hypervisors(tx, call))
     servers = _servers_of(tx, call, nodes)
     minor = minor_of(call)
-    return {"hypervisors": [_brief(node, minor) | _with(servers, node) for node in nodes]}
+    return {"hypervisors": [_brief(node, minor) | _with(servers, node) for node in nodes], **links}
 
 
 def list_hypervisors_in_detail(tx: Tx, call: Call[None]) -> Any:
-    nodes = _hypervisors(tx, call)
+    nodes, links = _page(call, _hypervisors(tx, call))
     servers = _servers_of(tx, call, nodes)
     taken = {n: room.taken for n, room in placement.rooms(tx, nodes).items()}
     counts = store.running_by_node(tx)
@@ -80,7 +81,8 @@ def list_hypervisors_in_detail(tx: Tx, call: Call[None]) -> Any:
             _detail(node, minor, taken.get(node.id, Amounts()), counts.get(node.id, 0))
             | _with(servers, node)
             for node in nodes
-        ]
+        ],
+        **links,
     }
 
 
@@ -92,7 +94,33 @@ def show_hypervisor(tx: Tx, call: Call[None]) -> Any:
     servers = _servers_of(tx, call, [node])
     room = taken.get(node.id)
     shown = _detail(node, minor, room.taken if room else Amounts(), count)
+    if minor >= 88:
+        shown["uptime"] = _uptime(node, tx.now)
     return {"hypervisor": shown | _with(servers, node)}
+
+
+def show_uptime(tx: Tx, call: Call[None]) -> Any:
+    """Until 2.87; then it is part of the hypervisor."""
+    minor = minor_of(call)
+    node = _node_by_shown_id(tx, call.path["hypervisor_id"], minor, "Hypervisor with ID")
+    uptime = _uptime(node, tx.now)
+    if uptime is None:
+        raise Invalid(f"The uptime of host {node.hostname} is not known: it has not reported.")
+    return {"hypervisor": _brief(node, minor) | {"uptime": uptime}}
+
+
+def search_hypervisors(tx: Tx, call: Call[None]) -> Any:
+    """Until 2.52; then the list's own `hypervisor_hostname_pattern`."""
+    found = _matching(_compute_nodes(tx), call.path["hypervisor_id"])
+    return {"hypervisors": [_brief(node, minor_of(call)) for node in found]}
+
+
+def list_servers_of_hypervisors(tx: Tx, call: Call[None]) -> Any:
+    """Until 2.52; then the list's own `with_servers`."""
+    found = _matching(_compute_nodes(tx), call.path["hypervisor_id"])
+    servers = store.names_by_node(tx, [node.id for node in found])
+    minor = minor_of(call)
+    return {"hypervisors": [_brief(node, minor) | _with(servers, node) for node in found]}
 
 
 def show_statistics(tx: Tx, call: Call[None]) -> Any:
@@ -115,10 +143,44 @@ def _hypervisors(tx: Tx, call: Call[None]) -> list[Node]:
     pattern = call.query.get("hypervisor_hostname_pattern") if call.at_least(2, 53) else None
     if pattern is None:
         return nodes
+    if call.query.get("limit") is not None or call.query.get("marker") is not None:
+        raise Invalid("Paging over results of hypervisor_hostname_pattern is not possible.")
+    return _matching(nodes, pattern)
+
+
+def _matching(nodes: list[Node], pattern: str) -> list[Node]:
     found = [node for node in nodes if pattern in node.hostname]
     if not found:
         raise NotFound(f"No hypervisor matching '{pattern[:255]}' could be found.")
     return found
+
+
+def _page(call: Call[None], nodes: list[Node]) -> tuple[list[Node], dict[str, Any]]:
+    """One page of the list and the link to the next: since 2.33."""
+    if not call.at_least(2, 33):
+        return nodes, {}
+    page, minor = pages.page_of(call), minor_of(call)
+    if page.marker is not None:
+        places = [i for i, n in enumerate(nodes) if str(_shown_id(n, minor)) == page.marker]
+        if not places:
+            raise Invalid(f"Marker {page.marker[:64]} could not be found.")
+        nodes = nodes[places[0] + 1 :]
+    found = nodes[: page.limit]
+    if not found or len(found) == len(nodes):
+        return found, {}
+    href = pages.next_link(call, str(_shown_id(found[-1], minor)))
+    return found, {"hypervisors_links": [{"rel": "next", "href": href}]}
+
+
+def _uptime(node: Node, now: datetime) -> str | None:
+    """As `uptime` says it, from when the host says that it was started."""
+    said = {seen.name: seen.found for seen in node.health}
+    words = said.get("boot", "").split()
+    if len(words) < 3:
+        return None
+    up = now - datetime.fromisoformat(words[2].rstrip(","))
+    hours, minutes = divmod(int(up.total_seconds()) % 86400 // 60, 60)
+    return f" {now:%H:%M:%S} up {up.days} days, {hours:2}:{minutes:02}"
 
 
 def _servers_of(
@@ -451,6 +513,15 @@ ROUTES = (
     _route("GET", _HV + "/detail", _HV, list_hypervisors_in_detail),
     _route("GET", _HV + "/statistics", _HV, show_statistics, until=Version(2, 87)),
     _route("GET", _HV + "/{hypervisor_id}", _HV, show_hypervisor),
+    _route("GET", _HV + "/{hypervisor_id}/uptime", _HV, show_uptime, until=Version(2, 87)),
+    _route("GET", _HV + "/{hypervisor_id}/search", _HV, search_hypervisors, until=Version(2, 52)),
+    _route(
+        "GET",
+        _HV + "/{hypervisor_id}/servers",
+        _HV,
+        list_servers_of_hypervisors,
+        until=Version(2, 52),
+    ),
     _route("GET", "os-services", "os-services:list", list_services),
     _route(
         "PUT",

@@ -5,7 +5,7 @@ import re
 from msgspec import UNSET, Struct, UnsetType
 
 from cairn.compute import store, store_actions
-from cairn.compute.records import SERVER_LIFE, Disk, Nic, Server
+from cairn.compute.records import MOVING_TASKS, SERVER_LIFE, Disk, Nic, Server
 from cairn.core.caller import Caller, system_caller
 from cairn.core.errors import Conflict, Denied, Invalid, NotFound
 from cairn.core.ids import PortId, ServerId, VolumeId
@@ -277,6 +277,13 @@ def changeable(tx: Tx, who: Caller, server_id: ServerId, event: str) -> Server:
         raise Conflict(f"Instance {server.id} is locked")
     if server.is_doomed:
         raise Conflict(f"Cannot '{event}' instance {server.id} while it is in task_state deleting")
+    if server.moving in MOVING_TASKS:
+        raise Conflict(
+            f"Cannot '{event}' instance {server.id} while it is in task_state "
+            f"{MOVING_TASKS[server.moving]}"
+        )
+    if server.moving is not None:
+        raise Conflict(f"Cannot '{event}' instance {server.id} while it is in vm_state resized")
     if not SERVER_LIFE.allows(server.state, event):
         raise Conflict(
             f"Cannot '{event}' instance {server.id} while it is in vm_state {server.state}"

@@ -75,8 +75,12 @@ POWER_STATES: dict[GuestState | None, int] = {
     GuestState.STOPPED: 4,
     GuestState.ENDED: 4,
     GuestState.CRASHED: 6,
+    GuestState.RECEIVING: 0,
+    GuestState.SENT: 0,
 }
 """Nova's numbers: 0 none, 1 running, 4 shut down, 6 crashed."""
+
+MOVING_TASKS: dict[str | None, str] = {"live": "migrating", "cold": "resize_migrating"}
 
 TRIES_BEFORE_ERROR = (
     3  # a host's failed tries after which a server counts as broken; it goes on trying
@@ -197,7 +201,11 @@ class Server(Struct, frozen=True, kw_only=True):
     # Should its host be lost.
     restart_default: str = "false"  # the installation's word when it was made (marks.py)
     mark_number: int = 0  # the first spec of its node that says that it may start elsewhere
+    evicted_incarnation: int = 0  # that lost its place; equal to `incarnation` until it has another
     pool_zone: str | None = None  # it was evicted: its disks lie in this zone's shared pool
+    # While it is moved to another host (migrations.py).
+    migration_id: str | None = None
+    moving: str | None = None  # "live", "cold", or "moved": it is there, to be confirmed
 
     @property
     def need(self) -> Amounts:
@@ -253,12 +261,16 @@ class Wished(Protocol):
     def seen_boot(self) -> int: ...
     @property
     def is_soft_reboot(self) -> bool: ...
+    @property
+    def moving(self) -> str | None: ...
 
 
 def task_of(server: Wished) -> str | None:
     """What is under way, in Nova's words; None when all is as wished."""
     if server.is_doomed:
         return "deleting"
+    if server.moving in MOVING_TASKS:
+        return MOVING_TASKS[server.moving]
     if server.state is S.BUILDING:
         return "scheduling" if server.node_id is None else "spawning"
     if server.node_id is None:

@@ -4,8 +4,9 @@ A report is whole, so this may run twice on the same one, and every step is repe
 older incarnation, and news older than what is known, change nothing.
 """
 
-from cairn.compute import plugs, store, store_actions
+from cairn.compute import migrations, plugs, store, store_actions
 from cairn.compute.records import (
+    MOVING_TASKS,
     Disk,
     Fault,
     Nic,
@@ -36,8 +37,12 @@ def take_report(tx: Tx, report: NodeReport) -> None:
     disks = store.disks_moving_on(tx, report.node_id)
     nics = store.nics_moving_on(tx, report.node_id)
     for known in store.watched_on(tx, report.node_id):
-        guest = guests.get(known.id)
-        if known.is_doomed:
+        guest = guests.pop(known.id, None)
+        if known.moving in MOVING_TASKS:
+            assert known.migration_id is not None
+            if guest is None or migrations.take_source(tx, known.migration_id, guest, report):
+                continue
+        elif known.is_doomed:
             is_told = (known.gone_number or 0) <= report.spec_number
             if guest is None and is_told and VolumeId(known.id) not in present_volumes:
                 release(tx, store.server(tx, None, known.id))
@@ -52,6 +57,8 @@ def take_report(tx: Tx, report: NodeReport) -> None:
             _take_disk(tx, known.power, disk, guest, report.spec_number)
         for nic in nics.get(known.id, []):
             _take_nic(tx, nic, guest, present_ports, report.spec_number)
+    if guests:
+        migrations.take_target(tx, report, guests)
 
 
 def _is_news(known: store.Watched | Server, guest: GuestSeen) -> bool:

@@ -48,6 +48,8 @@ def refusal(need: Need, node: Node, room: Room | None) -> str | None:
         return "runs no servers"
     if not node.enabled:
         return f"is disabled ({node.disabled_reason or 'no reason given'})"
+    if node.is_draining:
+        return "is being drained"
     if not node.is_usable or node.facts is None or room is None:
         return f"is {node.state}"
     if need.zone is not None and node.zone != need.zone:

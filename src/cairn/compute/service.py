@@ -6,11 +6,13 @@ the server's host; reports.py writes what came of it. Making servers is in birth
 
 from msgspec import Struct, structs
 
-from cairn.compute import birth, recovery, store, store_actions
+from cairn.compute import birth, migrations, recovery, store, store_actions, store_migrations
 from cairn.compute.marks import Mark, mark_of
 from cairn.compute.metadata import guest_metadata
 from cairn.compute.plugs import changeable, note
+from cairn.compute.migration_records import Migration, Moving
 from cairn.compute.records import (
+    MOVING_TASKS,
     Action,
     Disk,
     Nic,
@@ -25,6 +27,7 @@ from cairn.core.errors import Conflict, Invalid, NotFound
 from cairn.core.ids import NodeId, ServerId
 from cairn.db.engine import Tx
 from cairn.fleet import service as fleet
+from cairn.volume import service as volumes
 from cairn.wire.spec import DiskSpec, GuestSpec, NicSpec, Power, VolumeSpec
 
 __all__ = ["take_report", "wanted_on"]
@@ -143,7 +146,11 @@ def delete(tx: Tx, who: Caller, server_id: ServerId) -> None:
     if server.is_locked and not who.is_admin:
         raise Conflict(f"Instance {server.id} is locked")
     note(tx, who, server, "delete", "compute_terminate_instance")
-    if server.node_id is None:
+    if server.moving == Moving.MOVED:
+        migrations.confirm(tx, server)
+    if server.moving in (Moving.LIVE, Moving.COLD):
+        migrations.delete_moving(tx, server)
+    elif server.node_id is None:
         if not recovery.dispose(tx, server):
             release(tx, server)
     else:
@@ -157,30 +164,73 @@ class Wanted(Struct, frozen=True, kw_only=True):
     """What compute wants on a host, by id."""
 
     guests: tuple[GuestSpec, ...] = ()
-    disks: tuple[VolumeSpec, ...] = ()  # root disks that are no block storage volumes
+    # Root disks that are no block storage volumes, and every disk that is received.
+    disks: tuple[VolumeSpec, ...] = ()
+    arriving: tuple[ServerId, ...] = ()  # whose ports are bound to another host yet
 
 
 def wanted_on(tx: Tx, node_id: NodeId) -> Wanted:
     """Every guest that the host should have, and the root disks of those that own theirs: doomed ones
     too, which a shared pool does not lose by not being named."""
     placed = store.servers_on(tx, node_id)
+    moves = store_migrations.arriving(tx, node_id)
+    arriving = [_arrival(tx, move) for move in moves]
+    received = tuple(guest for guest, _ in arriving)
+    fills = tuple(disk for _, filled in arriving for disk in filled)
+    coming = tuple(move.server_id for move in moves)
     if not placed:
-        return Wanted()
-    servers = [s for s in placed if not s.is_doomed]
+        return Wanted(guests=received, disks=fills, arriving=coming)
+    servers = [s for s in placed if not s.is_doomed or s.moving in MOVING_TASKS]
     disks = store.disks_on(tx, node_id)
     nics = store.nics_on(tx, node_id)
     return Wanted(
-        guests=tuple(_guest(s, disks.get(s.id, []), nics.get(s.id, [])) for s in servers),
-        disks=tuple(
+        arriving=coming,
+        guests=received
+        + tuple(_leaving(tx, s, disks.get(s.id, []), nics.get(s.id, [])) for s in servers),
+        disks=fills
+        + tuple(
             VolumeSpec(
                 id=s.root_id,
                 size_gib=s.root_gib,
                 from_image=s.image_id,
-                is_doomed=s.is_doomed,
+                is_doomed=s.is_doomed and s.moving not in MOVING_TASKS,
             )
             for s in placed
             if s.root_id is not None
         ),
+    )
+
+
+def _leaving(tx: Tx, server: Server, disks: list[Disk], nics: list[Nic]) -> GuestSpec:
+    """A guest of this host, with the word to send it away if there is one."""
+    guest = _guest(server, disks, nics)
+    if server.moving not in MOVING_TASKS or server.migration_id is None:
+        return guest
+    move = store_migrations.find(tx, server.migration_id)
+    outgoing = migrations.outgoing_of(tx, move) if move is not None else None
+    if move is None or outgoing is None:
+        return guest
+    return structs.replace(guest, outgoing=outgoing, power=migrations.power_of(move, server))
+
+
+def _arrival(tx: Tx, move: Migration) -> tuple[GuestSpec, tuple[VolumeSpec, ...]]:
+    """A guest of another host as this one is to receive it, and its disks."""
+    server = store.server(tx, None, move.server_id)
+    disks = store.disks_of(tx, [server.id]).get(server.id, [])
+    guest = structs.replace(
+        _guest(server, disks, store.nics_of(tx, [server.id]).get(server.id, [])),
+        incarnation=move.incarnation,
+        incoming=migrations.incoming_of(tx, move),
+        power=migrations.power_of(move, server),
+    )
+    if not move.is_cleared:
+        return guest, ()
+    held, _ = volumes.held(tx, [disk.volume_id for disk in disks])
+    sizes = {v.id: v.size_gib for v in held.values()}
+    if server.root_id is not None:
+        sizes[server.root_id] = server.root_gib
+    return guest, tuple(
+        VolumeSpec(id=i, size_gib=size, is_received=True) for i, size in sorted(sizes.items())
     )
 
 

@@ -99,12 +99,17 @@ servers = Table(
     Column("trouble", Json(Trouble)),
     Column("restart_default", String(8), nullable=False, server_default="false"),
     Column("mark_number", Integer, nullable=False, server_default="0"),
+    Column("evicted_incarnation", Integer, nullable=False, server_default="0"),
     Column("pool_zone", String(255)),
+    id_column("migration_id"),
+    Column("moving", String(8)),
     Index("ix_servers_project", "project_id", "created_at", "id"),
     Index("ix_servers_created", "created_at", "id"),
     Index("ix_servers_node", "node_id"),
     Index("ix_servers_state", "state"),
     Index("ix_servers_flavor", "flavor_id"),
+    Index("ix_servers_usage", "project_id", "vcpus", "memory_mib"),
+    Index("ix_servers_unplaced", "state", "node_id", "created_at"),
 )
 
 disks = Table(
@@ -151,6 +156,7 @@ _ON_NODE = Prepared(_SELECT.where(servers.c.node_id == bindparam("node_id")).ord
 _WATCHED_NAMES = (
     "id", "incarnation", "is_doomed", "gone_number", "root_gib", "state", "power", "boot_number",
     "is_soft_reboot", "node_id", "seen_state", "seen_boot", "seen_number", "trouble",
+    "migration_id", "moving",
 )  # fmt: skip
 _WATCHED = Prepared(
     select(*(servers.c[name] for name in _WATCHED_NAMES))
@@ -307,6 +313,8 @@ class Watched(NamedTuple):
     seen_boot: int
     seen_number: int
     trouble: Trouble | None
+    migration_id: str | None
+    moving: str | None
 
 
 def watched_on(tx: Tx, node_id: NodeId) -> list[Watched]:
@@ -413,6 +421,7 @@ def evict(tx: Tx, of: Server, *, pool_zone: str | None) -> None:
             seen_number=0,
             trouble=None,
             mark_number=0,
+            evicted_incarnation=of.incarnation,
             pool_zone=pool_zone,
             updated_at=tx.now,
         )
@@ -425,8 +434,8 @@ def evicted_servers(tx: Tx, limit: int) -> list[Server]:
     """Servers that lost their place and have found no other yet, the oldest first."""
     query = (
         select(*SERVER_COLUMNS)
-        .where(servers.c.node_id.is_(None), servers.c.incarnation > 0)
-        .where(servers.c.is_doomed.is_(False))
+        .where(servers.c.node_id.is_(None), servers.c.is_doomed.is_(False))
+        .where(servers.c.incarnation > 0, servers.c.evicted_incarnation == servers.c.incarnation)
         .order_by(servers.c.created_at, servers.c.id)
         .limit(limit)
     )

@@ -62,17 +62,19 @@ def image_for_boot(tx: Tx, who: Caller, image_id: ImageId) -> Image:
 
 def spec_of(tx: Tx, image_id: ImageId) -> ImageSpec | None:
     """What a node needs to know of an image; None when it has none that a disk can be made from."""
-    found = store.image(tx, image_id)
-    if found is None or found.content is None or not _is_disk(found):
+    found = store.disk_of(tx, image_id)
+    if found is None:
         return None
-    assert found.format is not None, "a disk has a format"
+    format_, container, content = found
+    if content is None or container not in CHECKED_CONTAINERS or format_ not in BOOTABLE_FORMATS:
+        return None
     return ImageSpec(
-        id=found.id,
-        format=BOOTABLE_FORMATS[found.format],
-        size_bytes=found.content.size_bytes,
-        virtual_bytes=found.content.virtual_bytes or 0,
-        sha256=found.content.sha256,
-        path_hint=found.content.path,
+        id=image_id,
+        format=BOOTABLE_FORMATS[format_],
+        size_bytes=content.size_bytes,
+        virtual_bytes=content.virtual_bytes or 0,
+        sha256=content.sha256,
+        path_hint=content.path,
     )
 
 

@@ -24,6 +24,7 @@ from sqlalchemy import (
     and_,
     exists,
     false,
+    bindparam,
     func,
     or_,
     select,
@@ -33,6 +34,7 @@ from cairn.core.errors import Conflict, Invalid
 from cairn.core.ids import ImageId, ProjectId
 from cairn.db.columns import Json, Time, id_column, metadata
 from cairn.db.engine import Tx
+from cairn.db.prepared import Prepared
 from cairn.image.records import (
     Content,
     Image,
@@ -149,6 +151,19 @@ class Order(Struct, frozen=True, kw_only=True):
 
 
 # --- images ------------------------------------------------------------------------------------------
+
+
+_DISK = Prepared(
+    select(images.c.format, images.c.container, images.c.content).where(
+        images.c.id == bindparam("image_id")
+    )
+)
+
+
+def disk_of(tx: Tx, image_id: ImageId) -> tuple[str | None, str | None, Content | None] | None:
+    """Format, container and content; None when there is no such image."""
+    row = tx.run(_DISK, {"image_id": image_id}).first()
+    return None if row is None else (row[0], row[1], row[2])
 
 
 def image(tx: Tx, image_id: ImageId) -> Image | None:

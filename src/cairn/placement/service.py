@@ -51,8 +51,13 @@ def hand_over(tx: Tx, *, giver: str, taker: str, amounts: Amounts) -> None:
     held = store.claim_of(tx, giver)
     assert held is not None, f"{giver} holds no room"
     release(tx, taker)
-    release(tx, giver)
-    store.force(tx, held.node_id, amounts)
+    store.remove_claim(tx, giver)
+    more = Amounts(
+        vcpus=held.amounts.vcpus - amounts.vcpus,
+        memory_mib=held.amounts.memory_mib - amounts.memory_mib,
+        disk_gib=held.amounts.disk_gib - amounts.disk_gib,
+    )
+    store.give_back(tx, Claim(consumer_id=giver, node_id=held.node_id, amounts=more))
     store.add_claim(tx, Claim(consumer_id=taker, node_id=held.node_id, amounts=amounts))
 
 

@@ -133,6 +133,7 @@ class Volume(Struct, frozen=True, kw_only=True):
     created_at: datetime
     updated_at: datetime | None
     attachments: tuple[Attachment, ...] = ()
+    is_moving: bool = False  # with its server, to another host: nothing else may happen to it
 
     @property
     def shown_size_gib(self) -> int:

@@ -172,6 +172,7 @@ def delete(
 def extend(tx: Tx, who: Caller, volume_id: VolumeId, size_gib: int, *, even_in_use: bool) -> Volume:
     """Wish the volume larger. Raises Invalid when it would not grow."""
     found = get(tx, who, volume_id)
+    _require_still(found)
     in_use = found.state is VolumeState.IN_USE
     event = "extend in use" if in_use and even_in_use else "extend"
     VOLUME_LIFE.require(found.state, event)
@@ -227,6 +228,32 @@ def place(tx: Tx, volume_id: VolumeId, node_id: NodeId) -> None:
 def unplace(tx: Tx, volume_id: VolumeId) -> None:
     """Its host was lost; it lies in the shared pool still, and goes where its server goes. Repeatable."""
     store.unplace_volume(tx, volume_id)
+
+
+def held(
+    tx: Tx, volume_ids: Collection[VolumeId]
+) -> tuple[dict[VolumeId, Volume], dict[VolumeId, int]]:
+    """These volumes, and how many snapshots each has: what decides whether they can move."""
+    if not volume_ids:
+        return {}, {}
+    kept = store.snapshots_of(tx, volume_ids)
+    return store.volumes_by_id(tx, volume_ids), {i: len(found) for i, found in kept.items()}
+
+
+def set_moving(tx: Tx, volume_ids: Collection[VolumeId], *, is_moving: bool) -> None:
+    """Whether they are on their way to another host: nothing else may happen to them meanwhile."""
+    if volume_ids:
+        store.set_moving(tx, volume_ids, is_moving)
+
+
+def move(tx: Tx, volume_id: VolumeId, node_id: NodeId) -> None:
+    """It came to another host with its server."""
+    store.move_home(tx, volume_id, node_id)
+
+
+def idle_on(tx: Tx, node_id: NodeId) -> list[Volume]:
+    """Volumes of a host that no server has, by id."""
+    return [v for v in store.volumes_on(tx, node_id) if not v.attachments]
 
 
 def move_care(tx: Tx, of: NodeId, to: NodeId) -> int:
@@ -312,6 +339,7 @@ def attachments_of(
 def create_snapshot(tx: Tx, who: Caller, wish: SnapshotWish) -> Snapshot:
     """Promise a snapshot of a volume as it is now. Raises NotFound, Conflict, OverQuota."""
     volume = get(tx, who, wish.volume_id)
+    _require_still(volume)
     in_use = volume.state in (VolumeState.IN_USE, VolumeState.ATTACHING, VolumeState.DETACHING)
     if volume.state is not VolumeState.AVAILABLE and not (in_use and wish.even_in_use):
         raise Conflict(
@@ -535,6 +563,11 @@ def _require_room(
                 f"Quota exceeded for {name}: requested {more}, "
                 f"but already used {used.of(name)} of {allowed[name]}."
             )
+
+
+def _require_still(volume: Volume) -> None:
+    if volume.is_moving:
+        raise Conflict(f"Volume {volume.id} is being moved to another host with its server.")
 
 
 def _require_idle(tx: Tx, snapshot: Snapshot) -> None:

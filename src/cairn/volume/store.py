@@ -17,6 +17,7 @@ from sqlalchemy import (
     Table,
     Text,
     bindparam,
+    false,
     func,
     select,
 )
@@ -66,6 +67,7 @@ volumes = Table(
     Column("seen_number", BigInteger, nullable=False),
     Column("created_at", Time, nullable=False),
     Column("updated_at", Time),
+    Column("is_moving", Boolean, nullable=False, server_default=false()),
     Index("ix_volumes_project", "project_id", "created_at", "id"),
     Index("ix_volumes_created", "created_at", "id"),
     Index("ix_volumes_node", "node_id"),
@@ -183,6 +185,10 @@ _SNAPSHOTS_MOVING = Prepared(
     .where(volumes.c.node_id == bindparam("node_id"))
     .where(snapshots.c.state != SnapshotState.AVAILABLE)
 )
+_ON_NODE = Prepared(
+    select(volumes).where(volumes.c.node_id == bindparam("node_id")).order_by(volumes.c.id)
+)
+_VOLUME_NAMES = tuple(c.name for c in volumes.c)
 _SNAPSHOT_NAMES = tuple(c.name for c in snapshots.c)
 
 
@@ -211,10 +217,6 @@ def snapshots_moving_on(tx: Tx, node_id: NodeId) -> dict[VolumeId, list[Snapshot
     return found
 
 
-def is_any_on(tx: Tx, node_id: NodeId) -> bool:
-    return tx.run(_WATCHED, {"node_id": node_id}).first() is not None
-
-
 def find_volume(tx: Tx, volume_id: VolumeId) -> Volume | None:
     found = _volumes(tx, select(volumes).where(volumes.c.id == volume_id))
     return found[0] if found else None
@@ -236,9 +238,14 @@ def list_volumes(tx: Tx, reach: ProjectId | None, wanted: Listing) -> list[Volum
 
 def volumes_on(tx: Tx, node_id: NodeId) -> list[Volume]:
     """Every volume of a host, by id."""
-    if not is_any_on(tx, node_id):
-        return []
-    return _volumes(tx, select(volumes).where(volumes.c.node_id == node_id).order_by(volumes.c.id))
+    rows = tx.run(_ON_NODE, {"node_id": node_id}).rows
+    held = _attachments(tx, [row[0] for row in rows])
+    found = []
+    for row in rows:
+        values = dict(zip(_VOLUME_NAMES, row, strict=True))
+        values["state"] = VolumeState(values["state"])
+        found.append(Volume(**values, attachments=tuple(held.get(values["id"], ()))))
+    return found
 
 
 def unplaced_volumes(tx: Tx, limit: int) -> list[Volume]:
@@ -387,6 +394,17 @@ def move_care(tx: Tx, volume_id: VolumeId, node_id: NodeId, gone_number: int | N
     tx.execute(volumes.update().where(volumes.c.id == volume_id).values(**values))
 
 
+def move_home(tx: Tx, volume_id: VolumeId, node_id: NodeId) -> None:
+    """It lives elsewhere now, where nothing was said of it yet."""
+    where = volumes.c.id == volume_id
+    tx.execute(volumes.update().where(where).values(node_id=node_id, seen_number=0))
+
+
+def set_moving(tx: Tx, volume_ids: Collection[VolumeId], is_moving: bool) -> None:
+    where = volumes.c.id.in_(list(volume_ids))
+    tx.execute(volumes.update().where(where).values(is_moving=is_moving))
+
+
 def remove_volume(tx: Tx, volume_id: VolumeId) -> None:
     tx.execute(attachments.delete().where(attachments.c.volume_id == volume_id))
     tx.execute(snapshots.delete().where(snapshots.c.volume_id == volume_id))
@@ -461,8 +479,10 @@ def count_snapshots(tx: Tx, reach: ProjectId | None, wanted: Listing) -> int:
 
 def snapshots_of(tx: Tx, volume_ids: Collection[VolumeId]) -> dict[VolumeId, list[Snapshot]]:
     """Of all these volumes, the oldest first."""
-    query = select(snapshots).where(snapshots.c.volume_id.in_(volume_ids))
     found: dict[VolumeId, list[Snapshot]] = {}
+    if not volume_ids:
+        return found
+    query = select(snapshots).where(snapshots.c.volume_id.in_(volume_ids))
     for row in tx.execute(query.order_by(snapshots.c.created_at, snapshots.c.id)):
         found.setdefault(row.volume_id, []).append(_snapshot(row))
     return found
@@ -568,12 +588,18 @@ def _volumes(
     rows = tx.execute(query).all()
     if with_metadata:
         rows = _having(list(rows), with_metadata, limit, offset)
+    held = _attachments(tx, [row.id for row in rows])
+    return [_volume(row, tuple(held.get(row.id, ()))) for row in rows]
+
+
+def _attachments(tx: Tx, volume_ids: Collection[str]) -> dict[str, list[Attachment]]:
+    """Of all these volumes, by volume."""
     by_volume: dict[str, list[Attachment]] = {}
-    if rows:
-        of_these = attachments.c.volume_id.in_([row.id for row in rows])
+    if volume_ids:
+        of_these = attachments.c.volume_id.in_(volume_ids)
         for found in tx.execute(select(attachments).where(of_these)):
             by_volume.setdefault(found.volume_id, []).append(Attachment(**found._mapping))
-    return [_volume(row, tuple(by_volume.get(row.id, ()))) for row in rows]
+    return by_volume
 
 
 def _volume(row: Any, attached: tuple[Attachment, ...]) -> Volume:
