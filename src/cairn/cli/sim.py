@@ -1,11 +1,18 @@
-"""`cairn sim`: play seeded histories of a cloud in virtual time; a failing one prints how to see it again."""
+"""`cairn sim`: a simulated cloud. In virtual time for correctness, with --hosts in real time for measure.
+
+Without --hosts it plays seeded histories of a small cloud; a failing one prints how to see it again. With
+--hosts it starts a real control plane and that many real agents over fake engines, and measures them.
+"""
 
 import logging
 import time
+from pathlib import Path
 
 import click
 
 from cairn.core.errors import CloudError
+
+PROFILES = ("steady", "boot-storm", "reconnect-storm", "host-failures", "joining")
 
 
 @click.command()
@@ -16,8 +23,85 @@ from cairn.core.errors import CloudError
 @click.option("--first", type=int, default=1, show_default=True, help="The first of them.")
 @click.option("--nodes", type=click.IntRange(1, 1000), default=3, show_default=True)
 @click.option("--wishes", type=click.IntRange(1, 100_000), default=60, show_default=True)
-def sim(seed: int | None, seeds: int, first: int, nodes: int, wishes: int) -> None:
-    """Play the real control plane and agents over fake engines, with crashes, cuts and late reports."""
+@click.option("--hosts", type=click.IntRange(1, 50_000), help="Measure a cloud of so many hosts.")
+@click.option("--servers", type=click.IntRange(0), default=0, help="That it holds already.")
+@click.option(
+    "--profile",
+    "profiles",
+    multiple=True,
+    type=click.Choice([*PROFILES, "all"]),
+    help="What is done to it; may be repeated. [default: steady]",
+)
+@click.option(
+    "--database", default="", metavar="URL", help="A PostgreSQL database; all in it goes."
+)
+@click.option("--report", type=click.Path(path_type=Path, dir_okay=False), help="Also as JSON.")
+@click.option("--burst", type=click.IntRange(0), default=0, help="Servers in a boot storm.")
+@click.option("--rate", type=click.FloatRange(0.1), default=20.0, help="Servers a second, steady.")
+@click.option("--seconds", type=click.FloatRange(1), default=30.0, help="Of each steady phase.")
+@click.option("--batch", type=click.IntRange(1, 1000), default=1, help="Servers a request.")
+@click.option("--connections", type=click.IntRange(1, 500), default=16, help="Of clients.")
+@click.option("--with-port", is_flag=True, help="New servers get a port each.")
+@click.option("--latency", type=click.FloatRange(0), default=0.0, help="Of engines, in seconds.")
+@click.option("--agent-processes", type=click.IntRange(0), default=0)
+def sim(
+    seed: int | None,
+    seeds: int,
+    first: int,
+    nodes: int,
+    wishes: int,
+    hosts: int | None,
+    servers: int,
+    profiles: tuple[str, ...],
+    database: str,
+    report: Path | None,
+    burst: int,
+    rate: float,
+    seconds: float,
+    batch: int,
+    connections: int,
+    with_port: bool,
+    latency: float,
+    agent_processes: int,
+) -> None:
+    """Play the real control plane and agents over fake engines: histories, or with --hosts a measured load."""
+    if hosts is None:
+        _histories(seed, seeds=seeds, first=first, nodes=nodes, wishes=wishes)
+        return
+    from cairn.sim.load.show import Load
+
+    chosen = PROFILES if "all" in profiles else tuple(dict.fromkeys(profiles)) or ("steady",)
+    load = Load(
+        hosts=hosts, servers=servers, seed=seed if seed is not None else 1, profiles=chosen,
+        database_url=database, burst=burst, rate=rate, seconds=seconds, batch=batch,
+        connections=connections, with_port=with_port, latency_s=latency,
+        agent_processes=agent_processes,
+    )  # fmt: skip
+    _measure(load, report)
+
+
+def _measure(load: "object", file: Path | None) -> None:
+    import msgspec
+    import uvloop
+    from rich.console import Console
+
+    from cairn.sim.load.display import Display
+    from cairn.sim.load.report import show
+    from cairn.sim.load.run import play
+    from cairn.sim.load.show import Load
+
+    assert isinstance(load, Load)
+    _be_silent()
+    with Display() as display:
+        found = uvloop.run(play(load, tell=display.tell))
+    show(found, Console())
+    if file is not None:
+        file.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
+    if found.wrong:
+        raise CloudError(f"{len(found.wrong)} promises were not kept; see above.")
+
+
+def _histories(seed: int | None, *, seeds: int, first: int, nodes: int, wishes: int) -> None:
     chosen = [seed] if seed is not None else list(range(first, first + seeds))
     if seed is None:
         _be_silent()
