@@ -54,5 +54,5 @@ def configure(*, debug: bool = False) -> None:
 
 
 def get(name: str) -> Any:
-    """A logger whose lines carry `part=name`."""
-    return structlog.get_logger().bind(part=name)
+    """A logger whose lines carry `part=name`. It asks how to log when it first does, not before."""
+    return structlog.get_logger(part=name)
