@@ -11,7 +11,7 @@ from cairn import settings as settings_file
 from cairn.cli.main import state_option
 from cairn.core.errors import CloudError, Conflict
 from cairn.host import engines, private_files, supervise
-from cairn.host.prepare import prepare
+from cairn.host.prepare import prepare, require_member
 
 UNIT_FOLDER = Path("/etc/systemd/system")
 WORDS = {
@@ -52,20 +52,25 @@ def install(now: bool, state: Path | None) -> None:
     if supervise.is_running(settings.state):
         raise Conflict("Cairn runs under its own supervisor: `cairn down --keep-guests` first")
     engines.ensure_ovs(settings.cache)
-    prepare(settings)
-    for name, text in units(settings.state).items():
+    if settings.control:
+        prepare(settings)
+    else:
+        require_member(settings)
+    written = units(settings.state, with_control=settings.control)
+    for name, text in written.items():
         private_files.write(UNIT_FOLDER / name, text, mode=0o644)
         click.echo(UNIT_FOLDER / name)
     subprocess.run(["systemctl", "daemon-reload"], check=True)
     start = ["--now"] if now else []
-    subprocess.run(["systemctl", "enable", *start, *units(settings.state)], check=True)
+    subprocess.run(["systemctl", "enable", *start, *written], check=True)
 
 
-def units(state: Path) -> dict[str, str]:
+def units(state: Path, *, with_control: bool = True) -> dict[str, str]:
     """The units by file name; a state directory other than the usual one does not change their names."""
     return {
         f"cairn-{part}.service": UNIT.format(
             words=words, python=sys.executable, part=part, state=state
         )
         for part, words in WORDS.items()
+        if with_control or part != "control"
     }

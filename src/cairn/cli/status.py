@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from cairn import settings as settings_file
+from cairn.cli import launch
 from cairn.cli.cloud import as_operator
 from cairn.cli.main import state_option
 from cairn.core.errors import CloudError
@@ -27,7 +28,7 @@ API_TIMEOUT_S = 5.0
 def status(state: Path | None) -> None:
     """Show how the cloud on this machine is. Ends with 1 if something is wrong."""
     settings = settings_file.load(settings_file.state_dir(state))
-    troubles = [*_show_processes(settings), *_show_cloud(settings)]
+    troubles = [*_show_processes(settings), *_show_rest(settings)]
     if troubles:
         click.secho("\nWrong:", fg="red")
         for trouble in troubles:
@@ -54,6 +55,29 @@ def _show_processes(settings: Settings) -> list[str]:
     return troubles
 
 
+def _show_rest(settings: Settings) -> list[str]:
+    return _show_cloud(settings) if settings.control else _show_link(settings)
+
+
+def _show_link(settings: Settings) -> list[str]:
+    """Of a host that joined: it has no credentials, so what its agent says must do."""
+    from cairn.host import leaving  # cryptography: more than the rest of this command
+
+    if (why := leaving.reason(settings)) is not None:
+        return [f"this host is no member any more: {why} `cairn up` finishes cleaning up"]
+    told = launch.agent_state(settings)
+    where = ", ".join(settings.control_addresses)
+    if not told:
+        click.echo(f"control     {where}: no word from the agent")
+        return ["the agent does not run, or has not said yet whether it is connected"]
+    since = _since(told["since"])
+    if told["is_connected"]:
+        click.echo(f"control     {where}: connected for {since}")
+        return []
+    click.echo(f"control     {where}: not connected for {since}")
+    return [f"not connected to the control plane for {since}: {told['why']}"]
+
+
 def _show_cloud(settings: Settings) -> list[str]:
     try:
         told = as_operator(settings, timeout_s=API_TIMEOUT_S).get("cairn", "/status")
@@ -64,6 +88,11 @@ def _show_cloud(settings: Settings) -> list[str]:
     troubles = []
     for node in told["nodes"]:
         troubles += _show_node(node)
+    for zone, why in told["held_zones"].items():
+        troubles.append(
+            f"zone {zone}: nothing is recovered, since {why}; `cairn host recover --zone {zone}` "
+            "if it is the hosts and not us"
+        )
     for rounds in told["reconcilers"]:
         for trouble in _trouble_of(rounds):
             troubles.append(f"reconciler {rounds['name']}: {trouble}")
@@ -76,7 +105,9 @@ def _show_node(node: dict[str, Any]) -> list[str]:
         f"host        {node['hostname']} is {node['state']} for {since}, zone {node['zone']}"
     )
     troubles = []
-    if node["state"] != "up":
+    if node["loss"]:
+        troubles.append(f"host {node['hostname']}, for {since}: {node['loss']}")
+    elif node["state"] != "up":
         troubles.append(f"host {node['hostname']} is {node['state']} for {since}")
     if not node["enabled"]:
         troubles.append(f"host {node['hostname']} is disabled: {node['disabled_reason'] or '-'}")

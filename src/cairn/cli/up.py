@@ -4,12 +4,9 @@ Without `--detach` this process becomes the supervisor itself and stays; a child
 With `--demo` the supervisor is detached, because the command's end is a server that answers SSH.
 """
 
-import contextlib
 import json
 import os
 import ssl
-import subprocess
-import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -19,19 +16,17 @@ import click
 
 from cairn import settings as settings_file
 from cairn.cli import demo as demonstration
+from cairn.cli import launch, leave
 from cairn.cli.cloud import Cloud, until
 from cairn.cli.main import state_option
 from cairn.cli.progress import Step, Steps
 from cairn.core.errors import CloudError, Conflict, Unavailable
-from cairn.host import credentials, engines, probes, supervise, teardown
-from cairn.host.prepare import prepare
+from cairn.host import credentials, engines, leaving, supervise, teardown
+from cairn.host.prepare import prepare, require_member
 from cairn.settings import Settings
 
-SUPERVISOR_S_MAX = 10.0
 API_S_MAX = 60.0
 HOST_S_MAX = 180.0  # the first start of the network engine on a busy machine
-RESTARTS_MAX = 3  # a part that ends this often while it is waited for will not come up
-LOG_TAIL_LINES = 15
 
 
 @click.command()
@@ -43,6 +38,11 @@ def up(demo: bool, detach: bool, state: Path | None) -> None:
     settings = settings_file.load(settings_file.state_dir(state))
     if os.geteuid() != 0:
         raise CloudError("`cairn up` needs root: it makes interfaces and starts guests")
+    if leaving.reason(settings) is not None:
+        leave.finish(settings)
+        return
+    if not settings.control and demo:
+        raise Conflict("this host has no control plane: --demo belongs where that runs")
     running = supervise.look(settings.state)
     if running is not None and not demo:
         raise Conflict(
@@ -52,15 +52,19 @@ def up(demo: bool, detach: bool, state: Path | None) -> None:
     is_first = not settings.node_id_file.exists()
     with Steps() as steps:
         if running is None:
-            _check_machine(settings, steps)
+            launch.check_machine(settings, steps)
             with steps.step("unpacking the network engine"):
                 engines.ensure_ovs(settings.cache)
-                engines.ensure_novnc(settings.cache)
+                if settings.control:
+                    engines.ensure_novnc(settings.cache)
             with steps.step("certificates and credentials"):
-                prepare(settings)
+                if settings.control:
+                    prepare(settings)
+                else:
+                    require_member(settings)
             if not demo and not detach:
                 _become_supervisor(settings, steps)
-            _start_detached(settings)
+            launch.start_detached(settings)
         try:
             _wait(settings, steps)
         except CloudError:
@@ -75,38 +79,6 @@ def up(demo: bool, detach: bool, state: Path | None) -> None:
             _show(settings)
 
 
-def _check_machine(settings: Settings, steps: Steps) -> None:
-    with steps.step("looking at the machine"):
-        findings = probes.probe(settings)
-    fatal = [finding for finding in findings if finding.is_fatal]
-    if fatal:
-        told = "\n".join(f"  - {f.what}: {f.found}\n    {f.cure}" for f in fatal)
-        raise CloudError(f"this machine cannot run Cairn yet:\n{told}")
-
-
-def _supervisor(settings: Settings) -> list[str]:
-    return [sys.executable, "-m", "cairn.host.supervise", str(settings.state)]
-
-
-def _start_detached(settings: Settings) -> None:
-    with (settings.log_dir / "supervisor.log").open("ab") as log:
-        process = subprocess.Popen(
-            _supervisor(settings),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd="/",
-            start_new_session=True,
-        )
-
-    def is_up() -> bool | None:
-        if process.poll() is not None:
-            raise CloudError("the supervisor has ended", because=_tail(settings, "supervisor"))
-        return supervise.look(settings.state) is not None or None
-
-    until(is_up, what="the supervisor", within_s=SUPERVISOR_S_MAX)
-
-
 def _take_back(settings: Settings, *, is_first: bool) -> None:
     """What we started and does not come up is not left behind, but earlier guests are left alone."""
     teardown.stop(settings)
@@ -117,13 +89,13 @@ def _take_back(settings: Settings, *, is_first: bool) -> None:
 def _become_supervisor(settings: Settings, steps: Steps) -> None:
     """Never returns in this process; the child that it leaves waits, tells and ends."""
     if os.fork() != 0:
-        command = _supervisor(settings)
+        command = launch.supervisor(settings)
         os.execv(command[0], command)  # noqa: S606 - this very interpreter
     status = 0
     try:
         _wait(settings, steps)
         _show(settings)
-        click.echo("Ctrl-C ends control plane and agent; guests run on until `cairn down`.")
+        click.echo("Ctrl-C ends what was started here; guests run on until `cairn down`.")
     except CloudError as error:
         click.secho(f"cairn: {error}", fg="red", err=True)
         status = 1
@@ -131,6 +103,14 @@ def _become_supervisor(settings: Settings, steps: Steps) -> None:
 
 
 def _wait(settings: Settings, steps: Steps) -> None:
+    if not settings.control:
+        with steps.step("starting this host") as step:
+            why = launch.wait_for_agent(settings, step)
+        if why is not None:
+            click.echo(
+                f"The agent runs, by what it knew last; it is not connected: {why}", err=True
+            )
+        return
     with steps.step("starting the control plane") as step:
         until(lambda: _health(settings, step), what="an answer of the API", within_s=API_S_MAX)
     cloud = Cloud(
@@ -143,7 +123,7 @@ def _wait(settings: Settings, steps: Steps) -> None:
 
 
 def _health(settings: Settings, step: Step) -> dict[str, Any] | None:
-    _raise_if_failing(settings, "control")
+    launch.raise_if_failing(settings, "control")
     context = ssl.create_default_context(cafile=settings.certs_dir / "ca.crt")
     url = f"https://127.0.0.1:{settings.api_port}/healthz"
     try:
@@ -157,43 +137,21 @@ def _health(settings: Settings, step: Step) -> dict[str, Any] | None:
 
 
 def _host(settings: Settings, cloud: Cloud, step: Step) -> dict[str, Any] | None:
-    _raise_if_failing(settings, "agent")
+    launch.raise_if_failing(settings, "agent")
     node_id = settings.node_id_file.read_text().strip()
     for node in cloud.get("cairn", "/status")["nodes"]:
         if node["id"] == node_id:
             if node["state"] == "up" and node["facts"]:
                 found: dict[str, Any] = node
                 return found
-            step.tell(f"this host is {node['state']}; {_last_line(settings, 'agent')}")
+            step.tell(f"this host is {node['state']}; {launch.last_line(settings, 'agent')}")
     return None
 
 
-def _raise_if_failing(settings: Settings, part: str) -> None:
-    """A process that ends again and again is not waited for: its log says why."""
-    known = supervise.look(settings.state)
-    if known is None:
-        told = _tail(settings, "supervisor")
-        raise CloudError("the supervisor has ended", because=told or None)
-    shown = known.get("parts", {}).get(part, {})
-    if shown.get("restarts", 0) >= RESTARTS_MAX and "ended with" in shown.get("last_end", ""):
-        raise CloudError(
-            f"{part} does not start: it {shown['last_end']}",
-            because=f"{settings.log_dir / f'{part}.log'} ends:\n{_tail(settings, part)}",
-        )
-
-
-def _tail(settings: Settings, part: str) -> str:
-    with contextlib.suppress(FileNotFoundError):
-        text = (settings.log_dir / f"{part}.log").read_text(errors="replace")
-        return "\n".join(text.splitlines()[-LOG_TAIL_LINES:])
-    return ""
-
-
-def _last_line(settings: Settings, part: str) -> str:
-    return _tail(settings, part).rpartition("\n")[2][:100]
-
-
 def _show(settings: Settings) -> None:
+    if not settings.control:
+        click.echo("This host's agent runs; `cairn status` shows how it is.")
+        return
     clouds = credentials.paths(settings.credentials_dir).clouds_yaml
     click.echo(
         f"\nCairn runs at {settings.api_url}\n\n"

@@ -65,9 +65,10 @@ def probe(settings: Settings) -> list[Finding]:
     if supervise.is_running(settings.state):
         findings.append(Finding(what="ports", is_good=True, found="Cairn itself is running"))
     else:
-        findings.append(probe_port("API port", settings.api_address, settings.api_port, "api_port"))
-        node = ("node port", settings.node_address, settings.node_port, "node_port")
-        findings.append(probe_port(*node))
+        if settings.control:
+            api = ("API port", settings.api_address, settings.api_port, "api_port")
+            node = ("node port", settings.node_address, settings.node_port, "node_port")
+            findings += [probe_port(*api), probe_port(*node)]
         findings.append(probe_others(settings.state))
     findings.append(probe_disk(settings.state))
     findings.append(probe_memory())
