@@ -20,6 +20,7 @@ from cairn import handover, health, membership, operator, serving, slices
 from cairn.compute import aggregates, marks, placing, recovery
 from cairn.compute import api as compute_api
 from cairn.compute import control as compute_control
+from cairn.compute import mover
 from cairn.core import log
 from cairn.core.clock import Clock, SystemClock
 from cairn.core.errors import CloudError, Conflict, Unavailable
@@ -85,6 +86,7 @@ class CloudOptions(Struct, frozen=True, kw_only=True):
     upload_gib_max: int = 512
     vcpu_overcommit: float = 8.0
     memory_overcommit: float = 1.0
+    migrations_at_once: int = mover.AT_ONCE
     lost_after_s: float = fleet_control.LOST_AFTER_S
     restart_elsewhere: str = "false"
     recoveries_per_minute: int = recovery.RECOVERIES_PER_MINUTE
@@ -262,6 +264,7 @@ class Cloud:
                 for reconciler in (
                     placing.Placer(self.database, feed=self.feed, clock=self._options.clock),
                     compute_control.Janitor(self.database),
+            mover.Mover(self.database, at_once=self._options.migrations_at_once),
                     volume_control.Placer(self.database),
                     fleet_control.LossKeeper(
                         self.database,
@@ -398,6 +401,7 @@ def _cloud_options(settings: Settings) -> CloudOptions:
         upload_gib_max=settings.upload_gib_max,
         vcpu_overcommit=settings.vcpu_overcommit,
         memory_overcommit=settings.memory_overcommit,
+        migrations_at_once=settings.migrations_at_once,
         lost_after_s=settings.lost_after_s,
         restart_elsewhere=settings.restart_elsewhere,
         recoveries_per_minute=settings.recoveries_per_minute,

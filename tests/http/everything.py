@@ -99,7 +99,7 @@ LOOK_UP = {
 WORDS = {
     "metadata": "k", "extra_specs": "k", "os-extra_specs": "k", "tags": "t", "ips": "n",
     "os-quota-sets": P1, "quotas": P1, "os-simple-tenant-usage": P1, "regions": "RegionOne",
-    "schemas": "image",
+    "schemas": "image", "zones": "nova",
 }  # fmt: skip
 """What fills variables that name no thing that was made."""
 
@@ -389,6 +389,7 @@ GOOD: Mapping[str, Any] = {
         "set_metadata": {"metadata": {"k": "v"}}
     },
     "nova POST /v2.1/os-aggregates/{aggregate_id}/images": {"cache": [{"id": "{images}"}]},
+    "cairn POST /cairn/v1/hosts/{host}/fence": {"fence": {"by_hand": True}},
     "cairn PATCH /cairn/v1/hosts/{host}": {
         "host": {"rack": "r", "labels": {"k": "v"}, "roles": ["compute", "network", "storage"]}
     },

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from msgspec import Struct
 
 from cairn.agent.look import View
-from cairn.core.ids import ImageId, NetworkId, NodeId, PortId, ServerId, SnapshotId, VolumeId
+from cairn.core.ids import ImageId, NetworkId, PortId, ServerId, SnapshotId, VolumeId
 from cairn.drivers.contracts import GuestView
 from cairn.wire.spec import (
     DoorSpec,
@@ -19,6 +19,7 @@ from cairn.wire.spec import (
     MachineSpec,
     MetadataNetworkSpec,
     NodeSpec,
+    Outgoing,
     PortSpec,
     Power,
     VolumeSpec,
@@ -146,6 +147,21 @@ class RemoveGuest(GuestStep, frozen=True, kw_only=True):
     pass
 
 
+class ReceiveGuest(GuestStep, frozen=True, kw_only=True):
+    """Wait for it to come from another host."""
+
+    spec: GuestSpec
+    ports: tuple[PortSpec, ...]
+
+
+class SendGuest(GuestStep, frozen=True, kw_only=True):
+    spec: GuestSpec
+
+
+class CancelSend(GuestStep, frozen=True, kw_only=True):
+    pass
+
+
 class PlugDisk(GuestStep, frozen=True, kw_only=True):
     spec: GuestSpec
     volume_id: VolumeId
@@ -231,11 +247,70 @@ def _guests(want: NodeSpec, have: View, stopping_s: Stopping) -> Iterator[Step]:
         spec = wanted.get(guest_id)
         if spec is None or view.incarnation < spec.incarnation:
             yield RemoveGuest(guest_id=guest_id)
+        elif spec.incoming is not None or view.reception is not None:
+            yield from _awaited(spec, view, want, have)
+        elif view.sending is not None and view.sending.done:
+            continue  # It runs elsewhere, whatever this host was told last.
+        elif spec.outgoing is not None:
+            yield from _leaving(spec, spec.outgoing, view, have, stopping_s)
+        elif view.running and is_under_way(view):
+            yield CancelSend(guest_id=guest_id)
         else:
             yield from _present(spec, view, want, have, stopping_s)
     for guest in want.guests:
-        if guest.id not in have.guests and guest.power is Power.RUNNING:
+        if guest.id in have.guests:
+            continue
+        if guest.incoming is not None:
+            yield from _receive(guest, want, have)
+        elif guest.outgoing is not None:
+            yield from _send(guest, guest.outgoing, have)
+        elif guest.power is Power.RUNNING:
             yield from _boot(guest, want, have)
+
+
+def is_under_way(view: GuestView) -> bool:
+    """Whether the guest is being sent, as far as this host can know."""
+    sending = view.sending
+    return sending is not None and not sending.done and not sending.trouble
+
+
+def _awaited(spec: GuestSpec, view: GuestView, want: NodeSpec, have: View) -> Iterator[Step]:
+    """A guest that is received here, or was. Only when the move is over may it boot from its disks."""
+    waits, incoming = view.reception, spec.incoming
+    if incoming is None:
+        # It is this host's now. What has not come by itself is made anew from the disks, which are whole.
+        if waits is not None and (waits.trouble or spec.power is Power.STOPPED):
+            yield RemoveGuest(guest_id=spec.id)
+    elif waits is not None and waits.migration_id != incoming.migration_id:
+        yield RemoveGuest(guest_id=spec.id)
+
+
+def _leaving(
+    spec: GuestSpec, outgoing: Outgoing, view: GuestView, have: View, stopping_s: Stopping
+) -> Iterator[Step]:
+    """A guest that is to leave. It is not booted meanwhile: it may run there already."""
+    sent = view.sending
+    is_begun = sent is not None and sent.migration_id == outgoing.migration_id
+    if outgoing.is_cancelled:
+        if is_under_way(view) and not view.crashed and not view.ended:
+            yield CancelSend(guest_id=spec.id)
+    elif view.running and spec.power is Power.STOPPED:
+        yield from _end(spec, view, stopping_s, grace_s=spec.stop_grace_s)
+    elif not is_begun and (view.running or spec.power is Power.STOPPED):
+        yield from _send(spec, outgoing, have)
+
+
+def _send(spec: GuestSpec, outgoing: Outgoing, have: View) -> Iterator[Step]:
+    are_there = all(disk.volume_id in have.volumes for disk in spec.disks)
+    if not outgoing.is_cancelled and are_there:
+        yield SendGuest(guest_id=spec.id, spec=spec)
+
+
+def _receive(guest: GuestSpec, want: NodeSpec, have: View) -> Iterator[Step]:
+    if waiting_for(guest, want, have) is None:
+        described = {p.id: p for p in want.ports}
+        ports = tuple(described[n.port_id] for n in guest.nics)
+        yield ReceiveGuest(guest_id=guest.id, spec=guest, ports=ports)
 
 
 def _present(
@@ -294,7 +369,7 @@ def _hardware(spec: GuestSpec, view: GuestView, want: NodeSpec, have: View) -> I
 
 
 def _ports(want: NodeSpec, have: View) -> Iterator[Step]:
-    in_use = {port_id for g in have.guests.values() if g.running for port_id in g.nics}
+    in_use = {port_id for g in have.guests.values() if _holds(g) for port_id in g.nics}
     wanted = {p.id for p in want.ports}
     for port_id in sorted(have.ports.keys() - wanted - in_use):
         yield Unplug(port_id=port_id)
@@ -322,7 +397,7 @@ def _images(want: NodeSpec, have: View) -> Iterator[Step]:
 
 
 def _volumes(want: NodeSpec, have: View) -> Iterator[Step]:
-    users = {volume_id: g.id for g in have.guests.values() if g.running for volume_id in g.disks}
+    users = {volume_id: g.id for g in have.guests.values() if _holds(g) for volume_id in g.disks}
     snapshots = {s for v in have.volumes.values() for s in v.snapshots}
     doomed = {v.id for v in want.volumes if v.is_doomed}
     unwanted = have.volumes.keys() & doomed
@@ -334,6 +409,8 @@ def _volumes(want: NodeSpec, have: View) -> Iterator[Step]:
     for spec in want.volumes:
         if spec.is_doomed:
             continue
+        if spec.is_received and spec.id in have.volumes:
+            continue  # What is in it comes from elsewhere, its snapshots too.
         if spec.id in have.volumes:
             yield from _volume(spec, have, users.get(spec.id))
         elif _source_is_there(spec, have, snapshots):
@@ -354,6 +431,11 @@ def _volume(spec: VolumeSpec, have: View, used_by: ServerId | None) -> Iterator[
             return
     if view.size_gib < spec.size_gib:
         yield ExtendVolume(volume_id=spec.id, size_gib=spec.size_gib, used_by=used_by)
+
+
+def _holds(view: GuestView) -> bool:
+    """Whether a process has its disks and nics open."""
+    return view.running or view.reception is not None or is_under_way(view)
 
 
 def _source_is_there(spec: VolumeSpec, have: View, snapshots: set[SnapshotId]) -> bool:

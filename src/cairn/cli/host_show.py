@@ -120,6 +120,7 @@ def show(name: str, as_json: bool, state: Path | None) -> None:
         ("name", host["name"]),
         ("id", host["id"]),
         ("state", f"{host['state']} for {ago(host['state_since'])}"),
+        *([("what is done", host["loss"])] if host["loss"] else []),
         ("takes new guests", "no" if host["explained"]["obstacles"] else "yes"),
         ("zone", host["zone"]),
         ("rack", host["rack"] or "-"),
@@ -165,6 +166,8 @@ def explain(name: str, as_json: bool, state: Path | None) -> None:
     since = ago(host["state_since"])
     click.secho(f"{host['name']} is {host['state']} for {since}. ", bold=True, nl=False)
     click.echo(explained["state"])
+    if host["loss"]:
+        click.echo(f"It is {host['loss']}.")
     click.secho("\nRoles", bold=True)
     for role in explained["roles"]:
         click.echo(f"  {role['role']:9} {role['does']}: {role['why']}")

@@ -10,6 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from cairn.compute import console, firewall, service, shapes
+from cairn.compute.api_evacuate import evacuate
 from cairn.compute.api_servers import server_id
 from cairn.compute.bodies import OpenConsole
 from cairn.compute.records import Action, ServerState
@@ -104,6 +105,7 @@ ACTIONS = {
     "reboot": Known("os_compute_api:servers:reboot", _reboot),
     "forceDelete": Known("os_compute_api:os-deferred-delete:force", _force_delete),
     "os-resetState": Known("os_compute_api:os-admin-actions:reset_state", _reset_state),
+    "evacuate": Known("os_compute_api:os-evacuate", evacuate),
     "addSecurityGroup": Known("os_compute_api:os-security-groups:add", _add_group),
     "removeSecurityGroup": Known("os_compute_api:os-security-groups:remove", _remove_group),
     "os-getVNCConsole": Known("os_compute_api:os-remote-consoles", _open_vnc, until=5),

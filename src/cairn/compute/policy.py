@@ -27,6 +27,7 @@ POLICY: Mapping[str, str] = {
     "os_compute_api:os-security-groups:remove": MEMBER,
     "os_compute_api:os-deferred-delete:force": MEMBER,
     "os_compute_api:os-admin-actions:reset_state": ADMIN,
+    "os_compute_api:os-evacuate": ADMIN,
     "os_compute_api:os-console-output": MEMBER,
     "os_compute_api:os-remote-consoles": MEMBER,
     "os_compute_api:os-instance-actions:list": READER,

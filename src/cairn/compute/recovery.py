@@ -10,8 +10,9 @@ from functools import partial
 from msgspec import Struct
 
 from cairn.compute import store, store_actions
+from cairn.compute.hosts import Hosts
 from cairn.compute.marks import Mark, mark_of, obstacle
-from cairn.compute.placing import PLACER
+from cairn.compute.placing import PLACER, place_batch
 from cairn.compute.plugs import note
 from cairn.compute.records import Server, ServerState
 from cairn.compute.reports import release
@@ -20,7 +21,7 @@ from cairn.core.clock import Clock
 from cairn.core.errors import Conflict, Invalid, NotFound
 from cairn.core.ids import NodeId, ServerId
 from cairn.db.engine import Database, Tx
-from cairn.fleet import loss
+from cairn.fleet import hosts, loss
 from cairn.fleet import service as fleet
 from cairn.fleet.records import Node, NodeState
 from cairn.life.reconcile import Round
@@ -125,10 +126,19 @@ def evict(tx: Tx, server: Server, node: Node) -> None:
     tx.wake(loss.RECOVERY)  # Whether it finds room is looked at there.
 
 
-def evacuate(tx: Tx, who: Caller, server_id: ServerId, *, stay_stopped: bool = False) -> None:
+def evacuate(
+    tx: Tx,
+    who: Caller,
+    server_id: ServerId,
+    *,
+    to: str | None = None,
+    password: str | None = None,
+    stay_stopped: bool = False,
+) -> None:
     """A person's word that this server is to start elsewhere, marked or not; its host must be fenced.
 
-    Without a shared pool its disk is made anew from its image. Raises NotFound, Invalid."""
+    `to`: the name of the host that it must be. Without a shared pool its disk is made anew from its image.
+    Raises NotFound, Conflict, Invalid."""
     server = store.server(tx, who.reach, server_id)
     if server.is_doomed:
         raise Conflict(f"Instance {server.id} is being deleted.")
@@ -144,10 +154,15 @@ def evacuate(tx: Tx, who: Caller, server_id: ServerId, *, stay_stopped: bool = F
     mark = Mark.TRUE if mark_of(server) is Mark.TRUE else Mark.FRESH
     if (why := obstacle(server, node, mark, _attached(tx, server))) is not None:
         raise Invalid(f"Instance {server.id} cannot start elsewhere: {why}.")
-    if stay_stopped:
-        store.change_server(tx, server.id, power=Power.STOPPED)
+    changes: dict[str, object] = {"power": Power.STOPPED} if stay_stopped else {}
+    if password is not None:
+        changes["admin_password"] = password
+    if changes:
+        store.change_server(tx, server.id, **changes)
     note(tx, who, server, "evacuate", "compute_rebuild_instance")
     evict(tx, server, node)
+    if to is not None:
+        _place_on(tx, server.id, to)
 
 
 def try_again(tx: Tx) -> int:
@@ -179,6 +194,15 @@ def dispose(tx: Tx, server: Server) -> bool:
         return False
     store.give_remains(tx, server.id, home, fleet.touch(tx, home))
     return True
+
+
+def _place_on(tx: Tx, server_id: ServerId, name: str) -> None:
+    """On this host or not at all. Raises NotFound, Invalid."""
+    nodes = [hosts.find(tx, name)]
+    choice = Hosts(nodes, placement.rooms(tx, nodes))
+    outcome = place_batch(tx, [store.server(tx, None, server_id)], choice, is_fresh=True)
+    if outcome.refused or outcome.raced:
+        raise Invalid(outcome.refused.get(server_id, f"Host {name} has no room just now."))
 
 
 def _why_not(tx: Tx, server: Server, node: Node) -> str | None:

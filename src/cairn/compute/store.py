@@ -350,6 +350,12 @@ def names_by_node(tx: Tx, node_ids: Collection[NodeId]) -> dict[NodeId, list[tup
     return found
 
 
+def names_of(tx: Tx, server_ids: Collection[ServerId]) -> dict[ServerId, str]:
+    """Of those that exist."""
+    query = select(servers.c.id, servers.c.name).where(servers.c.id.in_(list(server_ids)))
+    return {ServerId(row.id): row.name for row in tx.execute(query)}
+
+
 def add_server(tx: Tx, new: Server) -> None:
     values = {name: getattr(new, name) for name in _NAMES}
     values |= {

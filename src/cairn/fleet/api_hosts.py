@@ -11,7 +11,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from cairn.core.errors import Invalid
 from cairn.core.ids import NodeId
 from cairn.db.engine import Tx
-from cairn.fleet import explain, hosts, service, store
+from cairn.fleet import explain, hosts, loss, service, store
 from cairn.fleet.records import NO_LOAD, HostLoad, Node, NodeState, PowerAddress
 from cairn.http import pages
 from cairn.http.call import Call
@@ -66,7 +66,8 @@ def routes(*, loads: Loads, last_heard: LastHeard) -> tuple[Route, ...]:
 
     def show_host(tx: Tx, call: Call[None]) -> Any:
         node = hosts.find(tx, call.path["host"])
-        return {"host": _whole(node, loads(tx).get(node.id, NO_LOAD), last_heard(node.id))}
+        whole = _whole(node, loads(tx).get(node.id, NO_LOAD), last_heard(node.id))
+        return {"host": {**whole, "loss": loss.explain(tx, node)}}
 
     def update_host(tx: Tx, call: Call[ChangeHost]) -> Any:
         node, asked = hosts.find(tx, call.path["host"]), call.body.host

@@ -81,6 +81,7 @@ def _stuck(tx: Tx) -> list[str]:
     for node in lost:
         known = losses.get(node.id, Loss(node_id=node.id))
         hold: Hold | None = holds.get(node.zone)
-        if known.power_by is None and known.door_by is None and not loss.why_held(known, hold):
+        is_asked = known.power_by is not None or known.door_by is not None
+        if known.trouble and not is_asked and not loss.why_held(known, hold):
             found.append(f"host {node.hostname}: {loss.words(node, known, hold)}")
     return found

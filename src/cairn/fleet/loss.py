@@ -309,7 +309,9 @@ def words(node: Node, known: Loss, hold: Hold | None) -> str:
             return f"lost; cannot be fenced: {why}; {by_hand}"
         case NodeState.LOST:
             asked = " and ".join(_asked_words(known))
-            return f"lost; being fenced by {asked}" + (f": {known.trouble}" if known.trouble else "")
+            return f"lost; being fenced by {asked}" + (
+                f": {known.trouble}" if known.trouble else ""
+            )
         case NodeState.FENCED if held:
             return f"fenced by {known.fenced_by}; not recovered: {held}; {release}"
         case NodeState.FENCED:
@@ -402,9 +404,9 @@ def _switcher(living: list[Node], node: Node) -> NodeId | None:
 def _keeper(living: list[Node], node: Node) -> NodeId | None:
     """Who sees to the doors of the shared pool."""
     for other in living:
-        if "storage" in other.roles and other.facts and other.facts.has_shared_pool:
-            if other.id != node.id:
-                return other.id
+        has_pool = other.facts is not None and other.facts.has_shared_pool
+        if "storage" in other.roles and has_pool and other.id != node.id:
+            return other.id
     return None
 
 
