@@ -75,6 +75,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     vcpu_overcommit: Annotated[float, Meta(ge=1, le=64)] = 8.0
     memory_overcommit: Annotated[float, Meta(ge=0.5, le=8)] = 1.0
 
+    # Servers that move at a time from each host and to each: more would share the same wire, and each
+    # would stand still for longer in the end.
+    migrations_at_once: Annotated[int, Meta(ge=1, le=64)] = 2
+
     # What the machine keeps for itself.
     memory_reserved_mib: Annotated[int, Meta(ge=0, le=1 << 20)] = 1024
     disk_reserved_gib: Annotated[int, Meta(ge=0, le=1 << 20)] = 4

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from cairn.compute.migration_records import MIGRATION_LIFE
 from cairn.compute.records import SERVER_LIFE
 from cairn.fleet.records import NODE_LIFE
 from cairn.image.records import IMAGE_LIFE
@@ -13,7 +14,14 @@ from cairn.life.machine import Life
 from cairn.volume.records import SNAPSHOT_LIFE, VOLUME_LIFE
 
 FOLDER = Path(__file__).parents[2] / "docs/states"
-LIVES: tuple[Life[Any], ...] = (SERVER_LIFE, VOLUME_LIFE, SNAPSHOT_LIFE, IMAGE_LIFE, NODE_LIFE)
+LIVES: tuple[Life[Any], ...] = (
+    SERVER_LIFE,
+    VOLUME_LIFE,
+    SNAPSHOT_LIFE,
+    IMAGE_LIFE,
+    NODE_LIFE,
+    MIGRATION_LIFE,
+)
 
 
 @pytest.mark.parametrize("life", LIVES, ids=lambda life: life.what)

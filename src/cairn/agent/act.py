@@ -9,8 +9,8 @@ from cairn.agent.look import Drivers
 from cairn.agent.plan import Step
 from cairn.core.errors import Unavailable
 from cairn.core.ids import NetworkId, NodeId
-from cairn.drivers.contracts import MetadataSocket
-from cairn.wire.spec import DoorSpec, ImageSpec, MachineSpec, ZoneSpec
+from cairn.drivers.contracts import BlockNode, MetadataSocket, Tap
+from cairn.wire.spec import DoorSpec, GuestSpec, ImageSpec, MachineSpec, PortSpec, ZoneSpec
 
 FetchImage = Callable[[ImageSpec], Awaitable[Path]]
 """Bring an image's bytes to a local file and return it."""
@@ -48,6 +48,8 @@ class Actor:
             case plan.ApplyZone():
                 await self._drivers.networks.apply_zone(step.zone)
                 self.applied_zone, self.applied_zone_number = step.zone, step.spec_number
+            case plan.JoinZone():
+                await self._drivers.networks.join(step.southbound)
             case plan.ImportImage():
                 source = await self._fetch_image(step.image)
                 await self._drivers.volumes.import_image(step.image, source)
@@ -126,6 +128,13 @@ class Actor:
         match step:
             case plan.Boot():
                 await self._boot(step)
+            case plan.ReceiveGuest():
+                await hypervisor.receive(step.spec, *await self._opened(step.spec, step.ports))
+            case plan.SendGuest():
+                disks = [await volumes.open(d.volume_id) for d in step.spec.disks]
+                await hypervisor.send(step.spec, tuple(disks))
+            case plan.CancelSend():
+                await hypervisor.cancel_send(step.guest_id)
             case plan.ShutDown():
                 await hypervisor.shut_down(step.guest_id)
             case plan.CutOff():
@@ -144,11 +153,16 @@ class Actor:
                 await hypervisor.unplug_nic(step.guest_id, step.port_id)
 
     async def _boot(self, step: plan.Boot) -> None:
+        await self._drivers.hypervisor.boot(step.spec, *await self._opened(step.spec, step.ports))
+
+    async def _opened(
+        self, spec: GuestSpec, ports: tuple[PortSpec, ...]
+    ) -> tuple[tuple[BlockNode, ...], tuple[Tap, ...], bytes | None]:
         """Everything is opened anew: what an earlier boot or life of the host left may be stale."""
-        spec, drivers = step.spec, self._drivers
+        drivers = self._drivers
         disks = [await drivers.volumes.open(d.volume_id) for d in spec.disks]
-        taps = [await drivers.networks.plug(port) for port in step.ports]
+        taps = [await drivers.networks.plug(port) for port in ports]
         drive = None
         if spec.config_drive:
-            drive = config_drive.image(metadata.documents(spec, step.ports))
-        await drivers.hypervisor.boot(spec, tuple(disks), tuple(taps), drive)
+            drive = config_drive.image(metadata.documents(spec, ports))
+        return tuple(disks), tuple(taps), drive

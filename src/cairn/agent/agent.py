@@ -16,7 +16,7 @@ from cairn.agent.act import Actor
 from cairn.agent.health import PERIOD_S as HEALTH_PERIOD_S
 from cairn.agent.health import HealthWatch, Offset
 from cairn.agent.look import Drivers, View, look
-from cairn.agent.plan import Boot, CutOff, RemoveGuest, Step, plan
+from cairn.agent.plan import Boot, CutOff, RemoveGuest, Step, is_under_way, plan
 from cairn.agent.troubles import Troubles
 from cairn.core import log
 from cairn.core.clock import Clock
@@ -30,6 +30,7 @@ LOOK_PERIOD_S = 30.0  # even if no driver says that something changed
 REPEAT_PAUSE_S = (
     1.0  # before a step that was done is done again: a guest that dies at once, an engine that lies
 )
+PROGRESS_PERIOD_S = 2.0  # while a guest is being sent: how far it is
 ZONE_PERIOD_S = 60.0  # the logical network is compared again, in case somebody changed it by hand
 
 _log = log.get("agent")
@@ -75,6 +76,8 @@ class Agent:
         self._is_confirmed = ledger.is_confirmed()
         self._is_told = False
         self._have = View()
+        self._looked_number = 0  # of the spec that was known when the last look began
+        self._restless: frozenset[str] = frozenset()  # steps under way during that look
         self._busy: dict[str, Step] = {}
         self._ended_while_looking: set[str] = set()
         self._done: dict[str, tuple[Step, float]] = {}  # the last step of each resource, and when
@@ -147,6 +150,8 @@ class Agent:
             trouble_of=self._troubles.get,
             applied_zone_number=self._actor.applied_zone_number,
             health=self._health_seen,
+            looked_number=self._looked_number,
+            restless=self._restless,
         )
         return msgspec.structs.replace(told, digest=digest_of(told))
 
@@ -205,6 +210,7 @@ class Agent:
     async def _round(self) -> None:
         """One look and the steps that follow from it. A driver that cannot look now spoils one round only."""
         self._ended_while_looking.clear()
+        number = self._want.number if self._want is not None else 0
         try:
             seen = await look(self.drivers, self._served_metadata())
         except CloudError as error:
@@ -217,6 +223,8 @@ class Agent:
             machines=dict(self._actor.machines),
             doors=dict(self._actor.doors),
         )
+        self._looked_number = number
+        self._restless = frozenset(self._busy.keys() | self._ended_while_looking)
         self.has_looked = True
         self._note_stopping()
         if self._want is not None:
@@ -311,6 +319,8 @@ class Agent:
         for at_s in (self._troubles.next_try_s(), self._repeats_at_s):
             if at_s is not None and at_s > now_s:
                 rest_s = min(rest_s, at_s - now_s)
+        if any(is_under_way(guest) for guest in self._have.guests.values()):
+            rest_s = min(rest_s, PROGRESS_PERIOD_S)
         if self._want is not None:
             for guest in self._want.guests:
                 since_s = self._stopping_since_s.get(guest.id)

@@ -35,6 +35,9 @@ class Step(Struct, frozen=True, kw_only=True):
         raise NotImplementedError
 
 
+SOUTHBOUND = "southbound"  # the key of `JoinZone`
+
+
 class ApplyZone(Step, frozen=True, kw_only=True):
     zone: ZoneSpec
     spec_number: int
@@ -42,6 +45,16 @@ class ApplyZone(Step, frozen=True, kw_only=True):
     @property
     def key(self) -> str:
         return "zone"
+
+
+class JoinZone(Step, frozen=True, kw_only=True):
+    """Follow the zone's network database on another host, or our own again."""
+
+    southbound: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        return SOUTHBOUND
 
 
 class ImportImage(Step, frozen=True, kw_only=True):
@@ -210,6 +223,7 @@ def plan(
     """The next steps, at most one for each resource; [] when nothing is left to do."""
     return [
         *_zone(want, applied_zone),
+        *_join(want, have),
         *_guests(want, have, stopping_s),  # Ends before beginnings: memory is freed first.
         *_ports(want, have),
         *_metadata(want, have),
@@ -227,6 +241,8 @@ def waiting_for(guest: GuestSpec, want: NodeSpec, have: View) -> str | None:
             if source is not None and source not in have.images:
                 return f"image {source} to be brought to the host"
             return f"volume {disk.volume_id} to be made"
+    if guest.nics and must_join(want, have):
+        return "the zone's network database"
     described = {p.id for p in want.ports}
     for nic in guest.nics:
         if nic.port_id not in described or nic.port_id not in have.ports:
@@ -239,6 +255,17 @@ def waiting_for(guest: GuestSpec, want: NodeSpec, have: View) -> str | None:
 def _zone(want: NodeSpec, applied: ZoneSpec | None) -> Iterator[Step]:
     if want.zone is not None and want.zone != applied:
         yield ApplyZone(zone=want.zone, spec_number=want.number)
+
+
+def must_join(want: NodeSpec, have: View) -> bool:
+    """Whether ports must wait for the zone. That no database is known any more is no reason to leave it."""
+    is_known = bool(want.southbound) or want.zone is not None
+    return is_known and want.southbound != have.southbound
+
+
+def _join(want: NodeSpec, have: View) -> Iterator[Step]:
+    if must_join(want, have):
+        yield JoinZone(southbound=want.southbound)
 
 
 def _guests(want: NodeSpec, have: View, stopping_s: Stopping) -> Iterator[Step]:
@@ -374,7 +401,7 @@ def _ports(want: NodeSpec, have: View) -> Iterator[Step]:
     for port_id in sorted(have.ports.keys() - wanted - in_use):
         yield Unplug(port_id=port_id)
     for port in want.ports:
-        if port.id not in have.ports:
+        if port.id not in have.ports and not must_join(want, have):
             yield Plug(port_id=port.id, port=port)
 
 

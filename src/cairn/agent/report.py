@@ -1,9 +1,11 @@
 """From what is wished and what is seen to what is told. Pure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+
+from msgspec import structs
 
 from cairn.agent.look import View
-from cairn.agent.plan import waiting_for
+from cairn.agent.plan import is_under_way, waiting_for
 from cairn.drivers.contracts import GuestView
 from cairn.wire.report import (
     DoorSeen,
@@ -13,6 +15,7 @@ from cairn.wire.report import (
     HostFacts,
     ImageSeen,
     MachineSeen,
+    MigrationSeen,
     NodeReport,
     PortSeen,
     Trouble,
@@ -34,15 +37,18 @@ def report(
     trouble_of: TroubleOf,
     applied_zone_number: int,
     health: tuple[HealthSeen, ...] = (),
+    looked_number: int | None = None,
+    restless: Collection[str] = (),
 ) -> NodeReport:
-    """All that this host saw, under the number of the wishes it knew."""
+    """All that this host saw, under the number of the wishes it knew when it looked: what was seen before
+    is no answer to newer ones. `restless` are the keys of steps that were under way meanwhile."""
     wished = {(g.id, g.incarnation) for g in want.guests}
     return NodeReport(
         node_id=want.node_id,
         number=number,
-        spec_number=want.number,
+        spec_number=want.number if looked_number is None else min(want.number, looked_number),
         facts=facts,
-        guests=_guests(want, have, trouble_of),
+        guests=_guests(want, have, trouble_of, restless),
         volumes=_volumes(want, have, trouble_of),
         images=_images(want, have, trouble_of),
         ports=_ports(want, have, trouble_of),
@@ -59,12 +65,20 @@ def report(
     )
 
 
-def _guests(want: NodeSpec, have: View, trouble_of: TroubleOf) -> tuple[GuestSeen, ...]:
+def _guests(
+    want: NodeSpec, have: View, trouble_of: TroubleOf, restless: Collection[str]
+) -> tuple[GuestSeen, ...]:
     wanted = {g.id: g for g in want.guests}
-    seen = [_present(view, wanted.get(view.id), trouble_of) for view in have.guests.values()]
+    seen = []
+    for view in have.guests.values():
+        told = _present(view, wanted.get(view.id), trouble_of)
+        moving = _moving(view, wanted.get(view.id), f"guest:{view.id}" in restless)
+        seen.append(told if moving is None else structs.replace(told, migration=moving))
     for spec in want.guests:
         if spec.id not in have.guests:
-            seen.append(_absent(spec, want, have, trouble_of))
+            told = _absent(spec, want, have, trouble_of)
+            moving = _moving(None, spec, f"guest:{spec.id}" in restless)
+            seen.append(told if moving is None else structs.replace(told, migration=moving))
     return tuple(sorted(seen, key=lambda g: g.id))
 
 
@@ -80,7 +94,45 @@ def _present(view: GuestView, spec: GuestSpec | None, trouble_of: TroubleOf) -> 
     )
 
 
+def _moving(
+    view: GuestView | None, spec: GuestSpec | None, is_restless: bool
+) -> MigrationSeen | None:
+    """How far the guest is on its way here or away."""
+    if view is not None and (waits := view.reception) is not None:
+        return MigrationSeen(
+            migration_id=waits.migration_id,
+            memory_port=waits.memory_port,
+            disks=waits.disks,
+            trouble=Trouble(message=waits.trouble) if waits.trouble else None,
+        )
+    sent = view.sending if view is not None else None
+    outgoing = spec.outgoing if spec is not None else None
+    if outgoing is not None and (sent is None or sent.migration_id != outgoing.migration_id):
+        if outgoing.is_cancelled and not is_restless:
+            # It was stopped before it began, and will not begin.
+            never = Trouble(message="It was not sent.")
+            return MigrationSeen(migration_id=outgoing.migration_id, trouble=never)
+        return None
+    if sent is None:
+        return None
+    return MigrationSeen(
+        migration_id=sent.migration_id,
+        total_bytes=sent.total_bytes,
+        left_bytes=sent.left_bytes,
+        pause_ms=sent.pause_ms,
+        trouble=Trouble(message=sent.trouble) if sent.trouble and not is_restless else None,
+    )
+
+
 def _state(view: GuestView, spec: GuestSpec | None) -> GuestState:
+    if view.reception is not None:
+        return GuestState.RECEIVING
+    if view.sending is not None and view.sending.done:
+        return GuestState.SENT
+    if is_under_way(view) and not view.running and not view.crashed and not view.ended:
+        # It stands still for the last moment before it runs there, unless it is off anyway.
+        is_off = spec is None or spec.power is Power.STOPPED
+        return GuestState.STOPPED if is_off else GuestState.RUNNING
     if view.running:
         return GuestState.STOPPING if view.stopping else GuestState.RUNNING
     if view.crashed:
@@ -92,7 +144,7 @@ def _state(view: GuestView, spec: GuestSpec | None) -> GuestState:
 
 def _absent(spec: GuestSpec, want: NodeSpec, have: View, trouble_of: TroubleOf) -> GuestSeen:
     """A guest that should be here and never was: why not, its own trouble or that of what it needs."""
-    if spec.power is Power.STOPPED:
+    if spec.power is Power.STOPPED and spec.incoming is None:
         state, trouble = GuestState.STOPPED, None
     else:
         state, trouble = GuestState.WAITING, trouble_of(f"guest:{spec.id}")

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from sqlalchemy import select
 
-from cairn.compute import store, store_actions
+from cairn.compute import mover, store, store_actions
 from cairn.db.engine import Database, Tx
 from cairn.life.reconcile import Round
 
@@ -28,5 +28,6 @@ class Janitor:
 def forget_old(tx: Tx) -> int:
     """Remove them; how many there were."""
     present = select(store.servers.c.id)
-    gone = store_actions.forget_actions(tx, tx.now - ACTIONS_KEPT, present)
+    gone = mover.forget_old(tx)
+    gone += store_actions.forget_actions(tx, tx.now - ACTIONS_KEPT, present)
     return gone + store_actions.forget_screen_keys(tx)

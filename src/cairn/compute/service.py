@@ -9,8 +9,8 @@ from msgspec import Struct, structs
 from cairn.compute import birth, migrations, recovery, store, store_actions, store_migrations
 from cairn.compute.marks import Mark, mark_of
 from cairn.compute.metadata import guest_metadata
-from cairn.compute.plugs import changeable, note
 from cairn.compute.migration_records import Migration, Moving
+from cairn.compute.plugs import changeable, note
 from cairn.compute.records import (
     MOVING_TASKS,
     Action,

@@ -167,5 +167,12 @@ def set_enabled(tx: Tx, node_id: NodeId, *, enabled: bool, reason: str | None = 
     wake_placers(tx)
 
 
+def set_draining(tx: Tx, node_id: NodeId, *, is_draining: bool) -> None:
+    """Whether the host is to be emptied; nothing new is placed there meanwhile. Raises NotFound."""
+    store.node(tx, node_id)
+    store.set_draining(tx, node_id, is_draining=is_draining)
+    wake_placers(tx)
+
+
 def is_up(node: Node) -> bool:
     return node.state is NodeState.UP

@@ -322,6 +322,11 @@ def want_images(tx: Tx, node_id: NodeId, wanted: tuple[ImageId, ...]) -> None:
     tx.execute(nodes.update().where(nodes.c.id == node_id).values(wanted_images=wanted))
 
 
+def set_draining(tx: Tx, node_id: NodeId, *, is_draining: bool) -> None:
+    where = nodes.c.id == node_id
+    tx.execute(nodes.update().where(where).values(is_draining=is_draining))
+
+
 def set_enabled(tx: Tx, node_id: NodeId, *, enabled: bool, reason: str | None) -> None:
     tx.execute(
         nodes.update()

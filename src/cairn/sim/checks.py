@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from cairn.compute import service as compute
+from cairn.compute import store_migrations
 from cairn.core.ids import ServerId, VolumeId
 from cairn.placement import service as placement
 from cairn.sim.node import SimNode
@@ -47,8 +48,9 @@ def no_engine_was_misused(world: World) -> list[str]:
 
 
 def claims_are_the_placed_servers(world: World) -> list[str]:
-    """Capacity is taken for exactly the servers that have a host."""
-    placed = world.database.read_now(lambda tx: set(compute.placed_servers(tx)))
+    """Capacity is taken for exactly the servers that have a host, and for those on their way to one."""
+    placed: set[str] = world.database.read_now(lambda tx: set(compute.placed_servers(tx)))
+    placed |= world.database.read_now(store_migrations.claimants)
     claimed = world.database.read_now(lambda tx: set(placement.claimants(tx)))
     return [
         *(f"server {s} is placed without a claim" for s in sorted(placed - claimed)),

@@ -15,6 +15,7 @@ from cairn.core.clock import Clock
 from cairn.core.errors import Unavailable
 from cairn.core.ids import NetworkId, NodeId
 from cairn.drivers.contracts import MetadataSocket
+from cairn.drivers.hypervisor.ether import Ether
 from cairn.drivers.hypervisor.fake import FakeHypervisor
 from cairn.drivers.networks.fake import Fabric, FakeNetworks
 from cairn.drivers.power import PowerKinds
@@ -63,6 +64,7 @@ class SimNode:
         latency_s: float = 0.05,
         shared: SharedPool | None = None,
         rack: Rack | None = None,
+        ether: Ether | None = None,
     ) -> None:
         self.id = node_id
         self._clock = clock
@@ -70,7 +72,7 @@ class SimNode:
         self._dial = dial
         self._dial_for_real = connect
         self.roles = ("compute", "network", "storage") if network else ("compute", "storage")
-        self.hypervisor = FakeHypervisor(latency_s=latency_s)
+        self.hypervisor = FakeHypervisor(latency_s=latency_s, ether=ether)
         self.volumes = FakeVolumes(
             latency=(lambda verb: 0.0 if verb == "look" else 0.02) if latency_s else None,
             shared=shared,
@@ -79,6 +81,8 @@ class SimNode:
         self.switch = rack.add(node_id, self._turn_power) if rack is not None else None
         self.power = PowerKinds({"fake": FakePower(rack, latency_s=1.0)} if rack else {})
         self.hypervisor.on_resize = self.volumes.grow
+        self.hypervisor.read_disk = self.volumes.content
+        self.hypervisor.fill_disk = self.volumes.fill
         self.networks = FakeNetworks(fabric=fabric, has_network_role=network)
         self.ledger = MemoryLedger()
         self.agent: Agent | None = None
@@ -178,6 +182,7 @@ class SimNode:
             physical_networks=("external",),
             roles=self.roles,
             has_shared_pool=self.volumes.shared is not None,
+            features=("live-migration",),
         )
 
 

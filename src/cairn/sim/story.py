@@ -23,11 +23,12 @@ class Outcome(Struct, frozen=True, kw_only=True):
     virtual_s: float
 
 
-def play(*, seed: int, nodes: int = 3, wishes: int = 60) -> Outcome:
+def play(*, seed: int, nodes: int = 3, wishes: int = 60, moves: bool = False) -> Outcome:
     """Play one history; Broken (with the line that replays it) if an invariant does not hold."""
     with World(seed=seed, nodes=nodes) as world:
         dice = random.Random(seed * 7919 + 1)  # noqa: S311 - reproducible on purpose
         tenant = Tenant(world, dice)
+        tenant.moves = moves
         world.do(tenant.settle_in())
         world.run(seconds=3)  # Hosts must have reported before anything can be placed on them.
         weather = Weather(world, dice)

@@ -25,6 +25,7 @@ class Tenant:
         self.servers: dict[ServerId, Promised] = {}
         self.volumes: set[VolumeId] = set()
         self.answers: dict[int, int] = {}  # how often each status came
+        self.moves = False  # whether it is an operator, too, who moves servers and empties hosts
         self._image = self._flavor = self._network = ""
         self._count = 0
 
@@ -57,6 +58,8 @@ class Tenant:
             (self._reboot, 2), (self._create_volume, 2), (self._attach, 3), (self._detach, 2),
             (self._snapshot, 1),
         ]  # fmt: skip
+        if self.moves:
+            doings += [(self._migrate, 4), (self._drain, 2), (self._undrain, 2), (self._abort, 1)]
         (doing,) = self._dice.choices([d for d, _ in doings], [w for _, w in doings])
         await doing()
 
@@ -120,6 +123,38 @@ class Tenant:
         if (volume_id := self._any_volume()) is not None:
             wish = {"volume_id": volume_id, "force": True, "name": "s"}
             await self._call("POST", "/volume/v3/snapshots", {"snapshot": wish})
+
+    async def _migrate(self) -> None:
+        if (server := self._any_server()) is not None:
+            kind = self._dice.choice(["live", "cold", "confirm", "revert"])
+            action: dict[str, Any] = {"migrate": None}
+            if kind == "live":
+                action = {"os-migrateLive": {"host": None, "block_migration": "auto"}}
+            elif kind != "cold":
+                action = {f"{kind}Resize": None}
+            path = f"/compute/v2.1/servers/{server.id}/action"
+            version = {"openstack-api-version": "compute 2.56"}
+            answer = await self._world.call("POST", path, action, headers=version)
+            self.answers[answer.status] = self.answers.get(answer.status, 0) + 1
+            assert answer.status < 500 or answer.status == 503, (action, answer.data)
+
+    async def _abort(self) -> None:
+        if (server := self._any_server()) is not None:
+            path = f"/compute/v2.1/servers/{server.id}/migrations"
+            version = {"openstack-api-version": "compute 2.24"}
+            answer = await self._world.call("GET", path, headers=version)
+            if answer.status == 200:
+                for one in answer.body["migrations"]:
+                    await self._world.call("DELETE", f"{path}/{one['id']}", headers=version)
+
+    async def _drain(self) -> None:
+        node = self._dice.choice(self._world.nodes)
+        await self._call("POST", f"/cairn/v1/hosts/{node.id}/drain")
+
+    async def _undrain(self) -> None:
+        node = self._dice.choice(self._world.nodes)
+        running = self._dice.choice(["finish", "cancel"])
+        await self._call("DELETE", f"/cairn/v1/hosts/{node.id}/drain?running={running}")
 
     async def _act(self, server: Promised, action: dict[str, Any]) -> bool:
         answer = await self._call("POST", f"/compute/v2.1/servers/{server.id}/action", action)

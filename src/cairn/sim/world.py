@@ -11,7 +11,7 @@ import asyncio
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from cairn.app import Cloud, CloudOptions
 from cairn.core.ids import NodeId, SeededRandomness, ServerId
 from cairn.db.engine import Database, Tx
+from cairn.drivers.hypervisor.ether import Ether
 from cairn.drivers.networks.fake import Fabric
 from cairn.drivers.power.fake import Rack
 from cairn.drivers.volumes.fake import SharedPool
@@ -70,6 +71,7 @@ class World:
         fabric = Fabric()
         self.rack = Rack() if has_power else None
         self.pool = SharedPool() if has_shared_pool else None
+        self.ether = Ether(copy_s=3.0, pause_s=0.05)
         self.nodes = [
             SimNode(
                 NodeId(f"node-{number}"),
@@ -80,6 +82,7 @@ class World:
                 fabric=fabric,
                 shared=self.pool,
                 rack=self.rack,
+                ether=self.ether,
             )
             for number in range(nodes)
         ]
@@ -144,13 +147,14 @@ class World:
         *,
         token: str | None = None,
         content_type: str = "application/json",
+        headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """One API request, as the administrator unless a token is given. 503 while control is down."""
         if self.cloud is None:
             return Answer(status=503, headers={}, data=b"{}")
         app = self.cloud.shell.app
-        headers = {"content-type": content_type}
-        return await request(app, method, target, body, token=token or self._token, headers=headers)
+        sent = {"content-type": content_type, **(headers or {})}
+        return await request(app, method, target, body, token=token or self._token, headers=sent)
 
     async def start_control(self) -> None:
         assert self.cloud is None

@@ -483,8 +483,9 @@ _SINCE_ATTACHMENTS = Version(3, 27)
 _ROUTES = (
     Route(method="POST", path="/volumes", rule="volume:create", do=create_volume,
           body=shapes.CreateVolume, status=202),
-    Route(method="GET", path="/volumes", rule="volume:get_all", do=list_volumes),
-    Route(method="GET", path="/volumes/detail", rule="volume:get_all", do=list_volumes_detail),
+    Route(method="GET", path="/volumes", rule="volume:get_all", do=list_volumes, stale_ok=True),
+    Route(method="GET", path="/volumes/detail", rule="volume:get_all", do=list_volumes_detail,
+          stale_ok=True),
     Route(method="GET", path="/volumes/summary", rule="volume:get_all", do=summarise_volumes,
           since=Version(3, 12)),
     Route(method="GET", path=_VOLUME, rule="volume:get", do=show_volume),

@@ -89,6 +89,17 @@ class FakeVolumes:
     def read(self, volume_id: VolumeId, block: int) -> int:
         return self._volume(volume_id).disk.blocks.get(block, 0)
 
+    def content(self, volume_id: VolumeId) -> object:
+        """All that is written in it, to be carried to another pool."""
+        return self._volume(volume_id).disk.blocks
+
+    def fill(self, volume_id: VolumeId, content: object) -> None:
+        """Overwrite all of it with what came from another pool."""
+        assert isinstance(content, dict)
+        volume = self._volume(volume_id)
+        disk = replace(volume.disk, blocks=content)
+        self.volumes[volume_id] = replace(volume, disk=disk)
+
     def grow(self, volume_id: VolumeId, size_gib: int) -> None:
         """The disk gets larger: what `extend` does, and a guest that has it open."""
         volume = self._volume(volume_id)

@@ -61,7 +61,7 @@ def routes(kind: Resource) -> tuple[Route, ...]:
     noun, base = kind.one, f"/v2.0/{kind.path}"
     one = f"{base}/{{resource_id}}"
     listing: dict[str, Any] = (
-        {"run": kind.list_run} if kind.list_run else {"do": _bound(_list, kind)}
+        {"run": kind.list_run} if kind.list_run else {"do": _bound(_list, kind), "stale_ok": True}
     )
     result = [
         Route(method="GET", path=base, rule=f"get_{noun}", **listing),
