@@ -82,6 +82,7 @@ THINGS = (
     Make(f"{_COMPUTE}/flavors/{{flavors}}/os-extra_specs", {"extra_specs": {"k": "v"}}, "admin",
          id_field=""),
     Make(f"{_COMPUTE}/os-aggregates", {"aggregate": {"name": "a"}}, "admin"),
+    Make("/cairn/v1/tokens", {"token": {}}, "admin"),
     Make(f"{_COMPUTE}/os-keypairs", {"keypair": {"name": "k", "public_key": SSH_KEY}}, id_field="name"),
 )  # fmt: skip
 """In this order; "{networks}" stands for the id of the network that was made before."""
@@ -99,7 +100,7 @@ LOOK_UP = {
 WORDS = {
     "metadata": "k", "extra_specs": "k", "os-extra_specs": "k", "tags": "t", "ips": "n",
     "os-quota-sets": P1, "quotas": P1, "os-simple-tenant-usage": P1, "regions": "RegionOne",
-    "schemas": "image", "zones": "nova",
+    "schemas": "image", "join": "h1", "zones": "nova",
 }  # fmt: skip
 """What fills variables that name no thing that was made."""
 
@@ -390,6 +391,9 @@ GOOD: Mapping[str, Any] = {
     },
     "nova POST /v2.1/os-aggregates/{aggregate_id}/images": {"cache": [{"id": "{images}"}]},
     "cairn POST /cairn/v1/hosts/{host}/fence": {"fence": {"by_hand": True}},
+    "cairn POST /cairn/v1/tokens": {
+        "token": {"roles": ["compute"], "zone": "z", "rack": "r", "labels": {"k": "v"}}
+    },
     "cairn PATCH /cairn/v1/hosts/{host}": {
         "host": {"rack": "r", "labels": {"k": "v"}, "roles": ["compute", "network", "storage"]}
     },

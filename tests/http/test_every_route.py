@@ -39,6 +39,9 @@ PUBLIC: Mapping[str, str] = {
     "nova GET /v2": "discovery",
     "nova GET /v2.1": "discovery",
     "cairn GET /healthz": "load balancers ask it",
+    "cairn GET /cairn/v1/authority": "a machine that joins judges it by its fingerprint",
+    "cairn POST /cairn/v1/join": "the token's secret is the proof",
+    "cairn GET /cairn/v1/join/{node_id}": "the token's secret is the proof",
 }
 """Routes without a token, with the reason."""
 

@@ -10,7 +10,7 @@ from typing import Any
 from cairn.cli.cloud import until
 from cairn.cli.progress import Step, Steps
 from cairn.core.errors import CloudError
-from cairn.host import probes, supervise
+from cairn.host import probes, processes, supervise
 from cairn.settings import Settings
 
 SUPERVISOR_S_MAX = 10.0
@@ -72,13 +72,13 @@ def wait_for_agent(settings: Settings, step: Step) -> str | None:
 
 def agent_state(settings: Settings) -> dict[str, Any]:
     """What the agent that runs now last said of its connection; empty if there is none."""
-    part = (supervise.look(settings.state) or {}).get("parts", {}).get("agent", {})
     try:
         told: dict[str, Any] = json.loads(settings.agent_state_file.read_text())
     except (FileNotFoundError, ValueError):
         return {}
-    # One that ended may have left its last word; under systemd nobody knows the number.
-    return told if not part or part.get("pid") == told.get("pid") else {}
+    # One that has ended may have left its last word.
+    agents = (one.pid for one in processes.agents() if one.state == settings.state)
+    return told if told.get("pid") in agents else {}
 
 
 def raise_if_failing(settings: Settings, part: str) -> None:
