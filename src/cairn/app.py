@@ -16,11 +16,10 @@ import uvicorn
 import uvloop
 from msgspec import Struct
 
-from cairn import handover, health, membership, operator, serving, slices
-from cairn.compute import aggregates, marks, placing, recovery
+from cairn import __version__, handover, health, membership, operator, serving, slices
+from cairn.compute import aggregates, api_drain, marks, mover, placing, recovery
 from cairn.compute import api as compute_api
 from cairn.compute import control as compute_control
-from cairn.compute import mover
 from cairn.core import log
 from cairn.core.clock import Clock, SystemClock
 from cairn.core.errors import CloudError, Conflict, Unavailable
@@ -31,7 +30,7 @@ from cairn.db.engine import Database, open_sqlite, with_driver
 from cairn.db.feed import Feed
 from cairn.db.notify import Notifier
 from cairn.db.secrets import Sealer
-from cairn.fleet import api_hosts, api_join, api_loss
+from cairn.fleet import api_controls, api_hosts, api_join, api_loss
 from cairn.fleet import control as fleet_control
 from cairn.fleet import service as fleet
 from cairn.fleet.api_join import Addresses
@@ -236,7 +235,11 @@ class Cloud:
             rounds=lambda: self.runner.records,
         )
         hosts = api_hosts.routes(
-            loads=aggregates.loads, last_heard=lambda node_id: self.streams.last_heard_s(node_id)
+            loads=aggregates.loads, last_heard=self.streams.last_heard_s
+        )
+        is_alone = self._options.me is None
+        me = self._options.me or Control(
+            id="", name=socket.gethostname(), address="", version=__version__
         )
         doors = api_join.Doors(
             authority=self.authority,
@@ -247,9 +250,11 @@ class Cloud:
         return [
             (own, health.POLICY),
             (hosts, api_hosts.POLICY),
+            (api_controls.routes(me=me, is_alone=is_alone), api_controls.POLICY),
             (api_loss.ROUTES, api_loss.POLICY),
             (api_join.routes(doors), api_join.POLICY),
             (membership.routes(), membership.POLICY),
+            (api_drain.ROUTES, api_drain.POLICY),
         ]
 
     async def _addresses(self) -> Addresses:
@@ -438,6 +443,7 @@ def _me(settings: Settings) -> Control:
         id=str(uuid.uuid4()),
         name=socket.gethostname(),
         address=f"{f'[{host}]' if ':' in host else host}:{settings.node_port}",
+        version=__version__,
     )
 
 

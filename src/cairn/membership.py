@@ -7,6 +7,7 @@ back may be written off with what it had.
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from cairn.compute import aggregates
 from cairn.compute import store as servers
 from cairn.compute import write_off as server_loss
 from cairn.core.errors import Conflict, Invalid
@@ -68,6 +69,7 @@ def remove(tx: Tx, node: Node, *, is_gone: bool) -> None:
         _require_empty(tx, node)
     network.forget_node(tx, node.id)
     placement.forget_node(tx, node.id)
+    aggregates.forget_host(tx, node.id)
     join.remove(tx, node)
 
 

@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+from cairn import __version__
 from cairn.agent.renewal import Renewal
 from cairn.core import log
 from cairn.settings import Settings
@@ -72,7 +73,8 @@ class HostMembership:
         told = {"is_connected": is_connected, "why": why}
         if {name: self._told.get(name) for name in told} == told:
             return
-        self._told = {**told, "since": time.time(), "pid": os.getpid()}
+        own = {"since": time.time(), "pid": os.getpid(), "version": __version__}
+        self._told = {**told, **own}
         write_whole(self._settings.agent_state_file, json.dumps(self._told))
 
 

@@ -20,6 +20,7 @@ control_processes = Table(
     Column("address", String(255), nullable=False),
     Column("started_at", Time, nullable=False),
     Column("seen_at", Time, nullable=False),
+    Column("version", String(64), nullable=False, server_default=""),
 )
 
 _NOW = cast(func.extract("epoch", func.clock_timestamp()) * 1_000_000, BigInteger)
@@ -32,6 +33,7 @@ class Control(Struct, frozen=True, kw_only=True):
     name: str  # of its machine
     address: str  # host:port on which its peers reach its node port
     silent_s: float = 0.0  # since it was last heard of
+    version: str = ""  # of Cairn, that it runs
 
 
 def add(tx: Tx, me: Control) -> None:
@@ -42,6 +44,7 @@ def add(tx: Tx, me: Control) -> None:
             address=me.address,
             started_at=tx.now,
             seen_at=_NOW,
+            version=me.version,
         )
     )
 
@@ -60,9 +63,15 @@ def remove(tx: Tx, control_id: str) -> None:
 def all_controls(tx: Tx) -> list[Control]:
     c = control_processes.c
     silent_s = ((_NOW - cast(c.seen_at, BigInteger)) / 1_000_000.0).label("silent_s")
-    query = select(c.id, c.name, c.address, silent_s).order_by(c.started_at, c.id)
+    query = select(c.id, c.name, c.address, c.version, silent_s).order_by(c.started_at, c.id)
     return [
-        Control(id=row.id, name=row.name, address=row.address, silent_s=float(row.silent_s))
+        Control(
+            id=row.id,
+            name=row.name,
+            address=row.address,
+            version=row.version,
+            silent_s=float(row.silent_s),
+        )
         for row in tx.execute(query)
     ]
 
