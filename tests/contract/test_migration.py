@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 import msgspec
 import pytest
 from tests.contract.test_hypervisor import FakeRig, Rig
-from tests.host.qemu_rig import new_port_id, new_spec, new_volume_id
+from tests.host.qemu_rig import QemuRig, new_port_id, new_spec, new_volume_id
 
 from cairn.core.errors import CloudError, Conflict
 from cairn.core.ids import NodeId, ServerId, VolumeId
@@ -35,11 +35,14 @@ class Pair:
         await self.new.close()
 
 
-@pytest.fixture(params=["fake"])
+@pytest.fixture(params=["fake", pytest.param("qemu", marks=pytest.mark.host)])
 async def pair(request: pytest.FixtureRequest) -> AsyncIterator[Pair]:
-    old, new = FakeRig(), FakeRig()
-    old.fake.ether = new.fake.ether = Ether(copy_s=0.2, pause_s=0.01)
-    made = Pair(old, new, address="127.0.0.1")
+    if request.param == "qemu":
+        made = Pair(QemuRig(), QemuRig(), address="127.0.0.1")
+    else:
+        old, new = FakeRig(), FakeRig()
+        old.fake.ether = new.fake.ether = Ether(copy_s=0.2, pause_s=0.01)
+        made = Pair(old, new, address="127.0.0.1")
     yield made
     await made.close()
 

@@ -5,6 +5,7 @@ Every wait is for something that the guest prints, never for a time that it shou
 
 import asyncio
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -27,6 +28,8 @@ GUEST_MEMORY_MIB = 160
 class QemuRig:
     """Makes drivers, disks and taps, and does to guests what users, hosts and chance do."""
 
+    _made = itertools.count()
+
     def __init__(self) -> None:
         assert PROBE_IMAGE.exists(), f"{PROBE_IMAGE} is missing: ./cairn image build probe"
         self.home = Path(tempfile.mkdtemp(prefix="cairn-qemu-", dir="/tmp"))
@@ -35,8 +38,10 @@ class QemuRig:
         self.pool = state_dir / "volumes"
         for directory in (state_dir, self.pool):
             directory.mkdir(mode=0o700)
+        self._number = next(self._made) % 2  # two hosts of one test stand side by side
         self.options = QemuOptions(
-            state_dir=state_dir, uid_first=1_950_000_000 + os.getpid() % 1000 * 100
+            state_dir=state_dir,
+            uid_first=1_950_000_000 + os.getpid() % 1000 * 100 + self._number * 50,
         )
         self._base: Path | None = None
         self._taps: list[str] = []
@@ -67,10 +72,11 @@ class QemuRig:
         return driver
 
     def disk(self, volume_id: VolumeId, *, bootable: bool = False) -> BlockNode:
-        """An overlay on the probe image, or an empty disk of 64 MiB."""
+        """An overlay on the probe image, or an empty disk of 64 MiB, which is made once."""
         path = self.pool / f"{volume_id}.qcow2"
         if not bootable:
-            _qemu_img("create", "-q", "-f", "qcow2", path, "64M")
+            if not path.exists():
+                _qemu_img("create", "-q", "-f", "qcow2", path, "64M")
             return _node(path)
         if self._base is None:
             self._base = self.pool / "base.qcow2"
@@ -89,7 +95,7 @@ class QemuRig:
         return _node(self.pool / f"{volume_id}.qcow2")
 
     def tap(self, port_id: PortId) -> Tap:
-        name = f"cvt{port_id.replace('-', '')[:11]}"
+        name = f"cvt{self._number}{port_id.replace('-', '')[:11]}"
         _ip("tuntap", "add", "dev", name, "mode", "tap", "vnet_hdr")
         _ip("link", "set", name, "up")
         self._taps.append(name)

@@ -6,16 +6,21 @@ because only those can be unplugged; the fixed devices sit on the root bus. Path
 runs in the guest's directory and needs no way through ours.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
 
+from cairn.core.errors import Invalid
 from cairn.core.ids import PortId, VolumeId
 from cairn.drivers.contracts import BlockNode, Tap
 from cairn.wire.spec import DiskSpec, GuestSpec
 
 SLOTS = 24
+DISK_SLOTS = 16  # the disks' own, by the letter of the device; the others are the nics'
+MACHINE = "pc-q35-7.2"
+MACHINE_VERSION = 7_002_000
 SLOT_BASE = 8  # the first device number on the root bus that holds root ports, eight in each
 CONFIG_DRIVE = "config.iso"
 CONSOLE_LOG = "console.log"
@@ -32,6 +37,13 @@ class Engine(Struct, frozen=True, kw_only=True):
     program: str
     accelerator: str  # "kvm" or "tcg"
     tb_size_mib: int  # translation cache of TCG
+    machine: str = "q35"
+
+
+def machine_of(version: int) -> str:
+    """The machine's hardware, by a name that means the same in every later QEMU: a guest that moves finds
+    there what it left here."""
+    return MACHINE if version >= MACHINE_VERSION else "q35"
 
 
 class Listeners(Struct, frozen=True, kw_only=True):
@@ -63,6 +75,7 @@ def argv(
     listeners: Listeners,
     *,
     has_config_drive: bool,
+    is_received: bool = False,
 ) -> list[str]:
     """The whole command line. The guest starts stopped (`-S`) and, when it powers off, its process
     stays until somebody has seen that it did (`-no-shutdown`)."""
@@ -79,13 +92,65 @@ def argv(
         *(_config_drive() if has_config_drive else ()),
         *(word for drive in drives for word in _drive(drive)),
         *(word for nic in nics for word in _nic(nic)),
+        *(("-incoming", "defer") if is_received else ()),
     ]
+
+
+def disks_argv(
+    engine: Engine,
+    spec: GuestSpec,
+    drives: Sequence[Drive],
+    listeners: Listeners,
+    *,
+    is_received: bool,
+) -> list[str]:
+    """A QEMU without a machine, which only holds the disks of a guest that is stopped."""
+    return [
+        engine.program,
+        *("-name", f"guest={spec.id}", "-machine", "none"),
+        *("-no-user-config", "-nodefaults", "-S", "-display", "none"),
+        *_sandbox(),
+        *("-chardev", f"socket,id=qmp,fd={listeners.qmp},server=on,wait=off"),
+        *("-mon", "chardev=qmp,mode=control"),
+        *(word for drive in drives for word in ("-blockdev", encode(node(drive)))),
+        *(("-incoming", "defer") if is_received else ()),
+    ]
+
+
+def layout(spec: GuestSpec) -> dict[str, int]:
+    """Where each disk and nic sits, by its id: the same on every host and whatever was plugged later.
+
+    Only the spec decides, because the receiver of a running guest must build the very machine that its
+    sender has. Who finds its own place taken or beyond the last sits where there is room.
+    """
+    wanted: dict[str, int | None] = {disk.volume_id: _disk_slot(disk) for disk in spec.disks}
+    for number, nic in enumerate(spec.nics):
+        place = DISK_SLOTS + (nic.position if nic.position >= 0 else number)
+        wanted[nic.port_id] = place if place < SLOTS else None
+    found: dict[str, int] = {}
+    for name, slot in wanted.items():
+        if slot is not None and slot not in found.values():
+            found[name] = slot
+    for name in wanted:
+        if name not in found:
+            free = next((s for s in range(SLOTS) if s not in found.values()), None)
+            if free is None:
+                raise Invalid(f"a guest may have at most {SLOTS} disks and ports together")
+            found[name] = free
+    return found
+
+
+def _disk_slot(disk: DiskSpec) -> int | None:
+    """ "vdc" is the third."""
+    match = re.fullmatch(r"vd([a-z])", disk.device)
+    slot = ord(match[1]) - ord("a") if match else SLOTS
+    return slot if slot < DISK_SLOTS else None
 
 
 def _machine(engine: Engine, spec: GuestSpec) -> list[str]:
     kvm = engine.accelerator == "kvm"
     return [
-        *("-machine", "q35,vmport=off,usb=off" + (",hpet=off" if kvm else "")),
+        *("-machine", f"{engine.machine},vmport=off,usb=off" + (",hpet=off" if kvm else "")),
         *("-accel", "kvm" if kvm else f"tcg,tb-size={engine.tb_size_mib}"),
         *("-cpu", "host" if kvm else "max"),
         *("-m", f"{spec.memory_mib}M"),

@@ -50,8 +50,8 @@ class Home:
     def load(self) -> record.GuestRecord | None:
         return record.load(self.path)
 
-    def save(self, known: record.GuestRecord) -> None:
-        record.save(self.path, known)
+    def save(self, known: record.GuestRecord, *, lasting: bool = False) -> None:
+        record.save(self.path, known, lasting=lasting)
 
     def open_to(self, uid: int, config_drive: bytes | None) -> None:
         """Let QEMU find what it opens by name."""
@@ -86,7 +86,10 @@ class Home:
 
     def last_words(self) -> str:
         """What QEMU wrote to its standard error in this boot."""
-        return (self.path / process.LOG).read_text(errors="replace")
+        try:
+            return (self.path / process.LOG).read_text(errors="replace")
+        except FileNotFoundError:
+            return ""
 
     def trim(self) -> None:
         console.trim(self.console_log)

@@ -20,7 +20,8 @@ from cairn.drivers.contracts import BlockNode, Changed, GuestView, HypervisorFac
 from cairn.drivers.hypervisor import command, process, record, uids
 from cairn.drivers.hypervisor.guest import Guest, Host
 from cairn.drivers.hypervisor.home import Home
-from cairn.wire.spec import GuestSpec
+from cairn.drivers.hypervisor.record import Fate
+from cairn.wire.spec import GuestSpec, Power
 
 SOCKET_PATH_MAX = 107  # sockaddr_un holds 108 bytes with the ending zero
 ADOPTIONS_AT_ONCE = 32
@@ -38,11 +39,16 @@ class QemuOptions(Struct, frozen=True, kw_only=True):
     program: str = "qemu-system-x86_64"
     uid_first: int = 1_900_000_000  # above what systemd and containers take by themselves
     uid_count: int = 65_536
+    address: str = "127.0.0.1"  # of the underlay: where guests of other hosts come in
     tb_size_mib: int = 32  # of TCG's translation cache; QEMU's own default costs 32 MiB more
 
     @property
     def guests_dir(self) -> Path:
         return self.state_dir / "guests"
+
+    @property
+    def keys_dir(self) -> Path:
+        return self.state_dir / "keys"
 
     @property
     def uids(self) -> uids.UidRange:
@@ -82,9 +88,12 @@ class QemuHypervisor:
                 program=self._options.program,
                 accelerator=accelerator,
                 tb_size_mib=self._options.tb_size_mib,
+                machine=command.machine_of(self._facts.version),
             ),
             uids=self._options.uids,
             groups=tuple(groups),
+            address=self._options.address,
+            keys_dir=self._options.keys_dir,
             tasks=self._tasks,
             changed=changed,
         )
@@ -160,6 +169,7 @@ class QemuHypervisor:
                         f"server {spec.id} already had another boot here",
                         because=f"(incarnation, boot) is {there}, wanted {wanted}",
                     )
+                _require_ours(spec, known)
             self._require_unshared(spec.id, disks)
             try:
                 uid = known.uid if known is not None else self._free_uid()
@@ -167,6 +177,76 @@ class QemuHypervisor:
             finally:
                 if guest.record is None:
                     self._guests.pop(spec.id, None)
+
+    async def receive(
+        self,
+        spec: GuestSpec,
+        disks: tuple[BlockNode, ...],
+        taps: tuple[Tap, ...],
+        config_drive: bytes | None,
+    ) -> None:
+        assert self._host is not None, "start comes first"
+        assert spec.incoming is not None
+        _require_possible(spec)
+        guest = self._guests.get(spec.id)
+        if guest is None:
+            guest = Guest(Home(self._options.guests_dir / spec.id), self._host)
+            self._guests[spec.id] = guest
+        async with self._boots, guest.lock:
+            known = guest.record
+            if known is not None and known.incarnation == spec.incarnation:
+                waits = known.arrival
+                if guest.is_running or (
+                    waits is not None
+                    and waits.migration_id == spec.incoming.migration_id
+                    and not waits.trouble
+                ):
+                    return
+            if known is not None and (guest.is_running or known.incarnation > spec.incarnation):
+                raise Conflict(
+                    f"server {spec.id} already had another life here",
+                    because=f"incarnation is {known.incarnation}, wanted {spec.incarnation}",
+                )
+            self._require_unshared(spec.id, disks)
+            try:
+                uid = known.uid if known is not None else self._free_uid()
+                await guest.receive(spec, uid, disks, taps, config_drive)
+            finally:
+                if guest.record is None:
+                    self._guests.pop(spec.id, None)
+
+    async def send(self, spec: GuestSpec, disks: tuple[BlockNode, ...]) -> None:
+        assert self._host is not None, "start comes first"
+        assert spec.outgoing is not None
+        guest = self._guests.get(spec.id)
+        if guest is None:
+            if spec.power is Power.RUNNING:
+                raise NotFound(f"server {spec.id} is not on this host")
+            # It never ran here, so it left no record; its disks are here all the same.
+            guest = Guest(Home(self._options.guests_dir / spec.id), self._host)
+            self._guests[spec.id] = guest
+        async with guest.lock:
+            known = guest.record
+            way = known.departure if known is not None else None
+            if way is not None and way.migration_id == spec.outgoing.migration_id:
+                return
+            if known is not None:
+                _require_ours(spec, known)
+                if known.is_on_its_way:
+                    raise Conflict(f"server {spec.id} is on its way already")
+            if not guest.is_running and spec.power is Power.RUNNING:
+                raise Conflict(f"server {spec.id} does not run")
+            try:
+                uid = known.uid if known is not None else self._free_uid()
+                await guest.send(spec, uid, disks)
+            finally:
+                if guest.record is None:
+                    self._guests.pop(spec.id, None)
+
+    async def cancel_send(self, guest_id: ServerId) -> None:
+        if (guest := self._guests.get(guest_id)) is not None:
+            async with guest.lock:
+                await guest.cancel_send()
 
     def _free_uid(self) -> int:
         return self._options.uids.free(
@@ -199,7 +279,7 @@ class QemuHypervisor:
     async def plug_nic(self, spec: GuestSpec, tap: Tap) -> None:
         guest = self._guest(spec.id)
         async with guest.lock:
-            await guest.plug_nic(tap)
+            await guest.plug_nic(spec, tap)
 
     async def unplug_nic(self, guest_id: ServerId, port_id: PortId) -> None:
         if (guest := self._guests.get(guest_id)) is not None:
@@ -258,10 +338,23 @@ def boot_key(boot: GuestSpec | record.GuestRecord) -> tuple[int, int]:
     return boot.incarnation, boot.boot_number
 
 
+def _require_ours(spec: GuestSpec, known: record.GuestRecord) -> None:
+    """Only the control plane may know that a guest which was on its way belongs here again."""
+    if known.incarnation < spec.incarnation:
+        return
+    if known.fate in (Fate.SENT, Fate.UNSURE):
+        raise Conflict(
+            f"server {spec.id} was sent to another host", because=f"its record says {known.fate}"
+        )
+    if known.fate == Fate.RECEIVING and spec.incoming is not None:
+        raise Conflict(f"server {spec.id} has not come yet")
+
+
 async def tear_down(options: QemuOptions) -> None:
     """End every guest of this state directory and forget it, with or without an agent."""
     running = process.find(options.guests_dir, options.uids)
     await _end_all([pid for pids in running.values() for pid in pids])
+    shutil.rmtree(options.keys_dir, ignore_errors=True)
     if options.guests_dir.is_dir():
         for home in options.guests_dir.iterdir():
             if (known := record.load(home)) is not None:
