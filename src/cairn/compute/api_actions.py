@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from cairn.compute import console, firewall, service, shapes
+from cairn.compute import api_migrations, console, firewall, service, shapes
 from cairn.compute.api_evacuate import evacuate
 from cairn.compute.api_servers import server_id
 from cairn.compute.bodies import OpenConsole
@@ -108,6 +108,12 @@ ACTIONS = {
     "evacuate": Known("os_compute_api:os-evacuate", evacuate),
     "addSecurityGroup": Known("os_compute_api:os-security-groups:add", _add_group),
     "removeSecurityGroup": Known("os_compute_api:os-security-groups:remove", _remove_group),
+    "os-migrateLive": Known(
+        "os_compute_api:os-migrate-server:migrate_live", api_migrations.migrate_live
+    ),
+    "migrate": Known("os_compute_api:os-migrate-server:migrate", api_migrations.migrate),
+    "confirmResize": Known("os_compute_api:servers:confirm_resize", api_migrations.confirm),
+    "revertResize": Known("os_compute_api:servers:revert_resize", api_migrations.revert),
     "os-getVNCConsole": Known("os_compute_api:os-remote-consoles", _open_vnc, until=5),
 }
 CONSOLE_LOG = "os-getConsoleOutput"

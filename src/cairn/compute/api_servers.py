@@ -108,19 +108,13 @@ def frame_of(tx: Tx, call: Call[Any], servers: list[Server]) -> Frame:
     ids = [server.id for server in servers]
     is_admin = call.may(ATTRIBUTES)
     placed = [server.node_id for server in servers if server.node_id is not None]
-    if not is_admin or not placed:
-        nodes = {}
-    elif len(set(placed)) == 1:
-        nodes = {placed[0]: fleet.node(tx, placed[0])}
-    else:
-        nodes = {node.id: node for node in fleet.nodes(tx)}
     return Frame(
         minor=minor_of(call),
         root=root_of(call),
         is_admin=is_admin,
         disks=store.disks_of(tx, ids),
         ports=network.server_ports(tx, ids) if ids else {},
-        nodes=nodes,
+        nodes=fleet.glances(tx, placed) if is_admin and placed else {},
     )
 
 
@@ -262,7 +256,7 @@ def _search(tx: Tx, call: Call[None]) -> Search | None:
     node_ids = None
     host = query.get("host") or query.get("node") or query.get("hypervisor_hostname")
     if may_all and host:
-        node_ids = tuple(node.id for node in fleet.nodes(tx) if node.hostname == host)
+        node_ids = tuple(fleet.named(tx, host))
     project = query.get("project_id") or query.get("tenant_id")
     user = query.get("user_id")
     locked = query.boolean("locked") if call.at_least(2, 73) else None
@@ -283,8 +277,8 @@ def _search(tx: Tx, call: Call[None]) -> Search | None:
         is_locked=locked,
         has_config_drive=query.boolean("config_drive") if may_all or call.at_least(2, 83) else None,
         power_state=_power_state(query.get("power_state")),
-        changed_since=_time(call, "changes-since"),
-        changed_before=_time(call, "changes-before") if call.at_least(2, 66) else None,
+        changed_since=time_of(call, "changes-since"),
+        changed_before=time_of(call, "changes-before") if call.at_least(2, 66) else None,
         tags_all=_tags(call, "tags"),
         tags_any=_tags(call, "tags-any"),
         tags_not_all=_tags(call, "not-tags"),
@@ -365,7 +359,7 @@ def _power_state(text: str | None) -> int | None:
     return int(text)
 
 
-def _time(call: Call[None], key: str) -> datetime | None:
+def time_of(call: Call[None], key: str) -> datetime | None:
     text = call.query.get(key)
     if text is None:
         return None
@@ -510,8 +504,8 @@ _V26 = Version(2, 26)
 
 ROUTES = (
     _route("POST", "", "servers:create", create, body=CreateServer, status=202),
-    _route("GET", "", "servers:index", index),
-    _route("GET", "/detail", "servers:detail", detail),
+    _route("GET", "", "servers:index", index, stale_ok=True),
+    _route("GET", "/detail", "servers:detail", detail, stale_ok=True),
     _route("GET", "/{server_id}", "servers:show", show),
     _route("PUT", "/{server_id}", "servers:update", update, body=UpdateServer),
     _route("DELETE", "/{server_id}", "servers:delete", delete, status=204),

@@ -91,7 +91,7 @@ def begin(tx: Tx, who: Caller, node: Node) -> None:
                 node_id=node.id,
                 began_at=tx.now,
                 user_id=who.user_id,
-                project_id=who.project_id or "",
+                project_id=who.home,
             ),
         )
     fleet.set_draining(tx, node.id, is_draining=True)
@@ -257,7 +257,7 @@ def _guest(step: Step, move: Migration | None, names: Mapping[NodeId, str], trie
             reason=move.why,
             total_bytes=move.total_bytes,
             left_bytes=move.left_bytes,
-            **more,  # type: ignore[arg-type]
+            **more,
         )
     state = "waiting" if step.reason is None else "stays"
     reason = step.reason
@@ -270,7 +270,7 @@ def _guest(step: Step, move: Migration | None, names: Mapping[NodeId, str], trie
         way=way,
         target=target,
         reason=reason,
-        **more,  # type: ignore[arg-type]
+        **more,
     )
 
 

@@ -90,7 +90,7 @@ class Migration(Struct, frozen=True, kw_only=True):
     left_bytes: int
     pause_ms: int
     progress_at: datetime  # when it came on last
-    confirmation: str | None  # None, "waiting", "confirmed" or "reverted"
+    confirmation: str | None  # None while it is under way; "waiting", "confirmed" or "reverted"
     created_at: datetime
     updated_at: datetime
     ended_at: datetime | None

@@ -421,7 +421,7 @@ def arrive(tx: Tx, move: Migration, *, pause_ms: int) -> None:
         left_bytes=0,
         pause_ms=pause_ms,
         ended_at=tx.now,
-        confirmation="waiting" if waits else None,
+        confirmation="waiting" if waits else "confirmed",
     )
     held = _let_go_of_volumes(tx, server)
     for volume_id in held:

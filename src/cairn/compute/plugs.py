@@ -270,8 +270,8 @@ def group_named(tx: Tx, who: Caller, name: str) -> Group:
 # --- shared by the verbs -----------------------------------------------------------------------------
 
 
-def changeable(tx: Tx, who: Caller, server_id: ServerId, event: str) -> Server:
-    """The server, if `event` may happen to it now. Raises NotFound, Conflict."""
+def unhindered(tx: Tx, who: Caller, server_id: ServerId, event: str) -> Server:
+    """The server, if it is nobody's but the caller's to change now. Raises NotFound, Conflict."""
     server = store.server(tx, who.reach, server_id)
     if server.is_locked and not who.is_admin:
         raise Conflict(f"Instance {server.id} is locked")
@@ -284,6 +284,12 @@ def changeable(tx: Tx, who: Caller, server_id: ServerId, event: str) -> Server:
         )
     if server.moving is not None:
         raise Conflict(f"Cannot '{event}' instance {server.id} while it is in vm_state resized")
+    return server
+
+
+def changeable(tx: Tx, who: Caller, server_id: ServerId, event: str) -> Server:
+    """The server, if `event` may happen to it now. Raises NotFound, Conflict."""
+    server = unhindered(tx, who, server_id, event)
     if not SERVER_LIFE.allows(server.state, event):
         raise Conflict(
             f"Cannot '{event}' instance {server.id} while it is in vm_state {server.state}"

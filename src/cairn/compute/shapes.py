@@ -22,7 +22,8 @@ from cairn.compute.records import (
     task_of,
 )
 from cairn.core.ids import NodeId, ServerId
-from cairn.fleet.records import Node, NodeState
+from cairn.fleet.records import NodeState
+from cairn.fleet.service import Glance
 from cairn.http.call import Call
 from cairn.network.records import ServerPort
 
@@ -37,7 +38,10 @@ class Frame(Struct, frozen=True, kw_only=True):
     is_admin: bool
     disks: Mapping[ServerId, list[Disk]] = {}
     ports: Mapping[ServerId, tuple[ServerPort, ...]] = {}
-    nodes: Mapping[NodeId, Node] = {}  # for administrators only
+    nodes: Mapping[NodeId, Glance] = {}  # for administrators only
+
+
+MOVING_STATUSES = {"live": "MIGRATING", "cold": "RESIZE", "moved": "VERIFY_RESIZE"}
 
 
 def minor_of(call: Call[Any]) -> int:
@@ -115,6 +119,8 @@ def _core(server: Server, frame: Frame, *, with_macs: bool) -> Body:
     status = STATUSES[server.state]
     if server.state is ServerState.ACTIVE and "rebooting" in (task := task_of(server) or ""):
         status = "REBOOT" if task == "rebooting" else "HARD_REBOOT"
+    if server.moving is not None:
+        status = MOVING_STATUSES[server.moving]
     ports = frame.ports.get(server.id, ())
     body: Body = {
         "id": server.id,
@@ -134,7 +140,7 @@ def _core(server: Server, frame: Frame, *, with_macs: bool) -> Body:
         "links": links(root, "servers", server.id),
         "OS-DCF:diskConfig": server.disk_config,
     }
-    if status in ("ACTIVE", "BUILD", "REBOOT", "HARD_REBOOT"):
+    if status in ("ACTIVE", "BUILD", "REBOOT", "HARD_REBOOT", *MOVING_STATUSES.values()):
         body["progress"] = 0
     if (fault := _fault(server, frame)) is not None:
         body["fault"] = fault
@@ -157,7 +163,7 @@ def _state(server: Server) -> Body:
     launched = server.launched_at
     return {
         "OS-EXT-STS:task_state": task_of(server),
-        "OS-EXT-STS:vm_state": server.state,
+        "OS-EXT-STS:vm_state": "resized" if server.moving == "moved" else server.state,
         "OS-EXT-STS:power_state": POWER_STATES[server.seen_state],
         "OS-EXT-AZ:availability_zone": server.zone or "",
         "OS-SRV-USG:launched_at": launched.isoformat()[:19] + ".000000" if launched else None,
@@ -205,7 +211,7 @@ def _for_administrators(server: Server, frame: Frame) -> Body:
     return body
 
 
-def _host_status(node: Node | None) -> str:
+def _host_status(node: Glance | None) -> str:
     if node is None:
         return ""
     if not node.enabled:

@@ -1,6 +1,7 @@
 """One seed's history: a tenant's wishes in bad weather, then calm, then the accounts are settled."""
 
 import random
+from collections.abc import Sequence
 
 from msgspec import Struct
 
@@ -39,8 +40,10 @@ def play(*, seed: int, nodes: int = 3, wishes: int = 60, moves: bool = False) ->
             world.run(seconds=dice.choice([0.0, 0.5, 2.0, 10.0]), always=ALWAYS)
             world.do(weather.pass_time())
         world.do(weather.clear())
+        if moves:
+            world.do(tenant.open_all_hosts())
         world.run(seconds=CALM_S, always=ALWAYS)
-        _settle(world, tenant)
+        settle(world, tenant)
         return Outcome(
             seed=seed,
             servers=len(tenant.servers),
@@ -148,9 +151,9 @@ class Weather:
         return self._dice.choice(self._world.nodes)
 
 
-def _settle(world: World, tenant: Tenant) -> None:
-    """After the calm: what was promised is so."""
-    wrong = list(nothing_is_left_over(world))
+def settle(world: World, tenant: Tenant, known: Sequence[str] = ()) -> None:
+    """After the calm: what was promised is so. `known`: what is wrong already."""
+    wrong = [*known, *nothing_is_left_over(world)]
     for server in tenant.servers.values():
         answer = world.do(tenant.state_of(server.id))
         runs = running(world, server.id)
@@ -167,6 +170,8 @@ def _settle(world: World, tenant: Tenant) -> None:
         )
         if task is not None:
             wrong.append(f"server {server.id} is still {task}")
+        if status == "VERIFY_RESIZE":  # Moved, and nobody has said yet that it may stay there.
+            status = "ACTIVE" if answer.body["server"]["OS-EXT-STS:power_state"] == 1 else "SHUTOFF"
         if status not in ("ACTIVE", "SHUTOFF", "ERROR"):
             wrong.append(f"server {server.id} is {status}")
         if (status == "ACTIVE") != runs:

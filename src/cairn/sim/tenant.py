@@ -59,9 +59,14 @@ class Tenant:
             (self._snapshot, 1),
         ]  # fmt: skip
         if self.moves:
-            doings += [(self._migrate, 4), (self._drain, 2), (self._undrain, 2), (self._abort, 1)]
+            doings += [(self._migrate, 12), (self._drain, 1), (self._undrain, 3), (self._abort, 2)]
         (doing,) = self._dice.choices([d for d, _ in doings], [w for _, w in doings])
         await doing()
+
+    async def open_all_hosts(self) -> None:
+        """No host is drained any more; what moves arrives."""
+        for node in self._world.nodes:
+            await self._call("DELETE", f"/cairn/v1/hosts/{node.id}/drain")
 
     async def state_of(self, server_id: ServerId) -> Answer:
         return await self._world.call("GET", f"/compute/v2.1/servers/{server_id}")
