@@ -21,7 +21,7 @@ from cairn.core.clock import Clock
 from cairn.core.errors import Invalid
 from cairn.wire.link import Renewed
 
-AGAIN_S = 600.0  # after a request that brought nothing
+AGAIN_S = 600.0  # between two requests, whatever came of the first
 SLEEP_S_MAX = 6 * 3600.0  # the clock may be set meanwhile
 
 _log = log.get("agent.renewal")
@@ -100,7 +100,6 @@ class Renewal:
             _write(self._authorities, renewed.authorities, mode=0o644)
         _write(self._next, renewed.certificate)
         self.settle()
-        self._asked_at = None
         _log.info("certificate renewed", good_until=fresh.not_valid_after_utc.isoformat())
 
 
