@@ -13,6 +13,8 @@ COMMANDS: Table = {
     "list": ("cairn.cli.host_show", "list_hosts", "List the hosts: state, health, guests, room."),
     "show": ("cairn.cli.host_show", "show", "Show one host in full."),
     "explain": ("cairn.cli.host_show", "explain", "Say why a host is as it is, and what to do."),
+    "drain": ("cairn.cli.host_drain", "drain", "Move every guest away; --plan says where to."),
+    "undrain": ("cairn.cli.host_drain", "undrain", "Let guests come again, and those here stay."),
     "fence": ("cairn.cli.host_loss", "fence", "Have a silent host fenced now, or say that it is."),
     "recover": ("cairn.cli.host_loss", "recover", "Say that lost hosts are lost: go on with them."),
     "set": ("cairn.cli.host_set", "set_host", "Change a host's zone, rack, roles, labels, power."),
