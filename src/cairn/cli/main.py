@@ -27,6 +27,7 @@ COMMANDS = {
     "doctor": ("cairn.cli.doctor", "Probe this machine; name the command that cures each finding."),
     "wipe": ("cairn.cli.down", "Stop the cloud and delete all that it holds."),
     "install": ("cairn.cli.install", "Write systemd units, so that it starts with the machine."),
+    "upgrade": ("cairn.cli.upgrade", "Bring what runs here to this release; --plan shows how."),
     "image": ("cairn.cli.image", "Build guest images."),
     "sim": ("cairn.cli.sim", "Play seeded histories of a cloud in virtual time."),
     "dev": ("cairn.cli.dev", "Run the cloud on fake hosts in one process, to work on it."),
