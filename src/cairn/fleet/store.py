@@ -27,7 +27,14 @@ from cairn.core.ids import ImageId, NodeId
 from cairn.db.columns import Json, Time, id_column, metadata
 from cairn.db.engine import Tx
 from cairn.db.prepared import Prepared
-from cairn.fleet.records import NODE_LIFE, Coming, Node, NodeState, PowerAddress
+from cairn.fleet.records import (
+    NODE_LIFE,
+    Coming,
+    Node,
+    NodeState,
+    PowerAddress,
+    SouthboundDoor,
+)
 from cairn.wire.report import EngineSeen, HealthSeen, HostFacts, NodeReport
 
 nodes = Table(
@@ -139,6 +146,22 @@ def network_nodes(tx: Tx, zone: str) -> list[NodeId]:
     """Who writes the logical network of a zone."""
     where = (nodes.c.zone == zone) & nodes.c.has_network_role
     return list(tx.execute(select(nodes.c.id).where(where).order_by(nodes.c.id)).scalars())
+
+
+def southbound_doors(tx: Tx, zone: str) -> list[SouthboundDoor]:
+    """The network databases of a zone that hosts told of, in the order of the hosts' ids."""
+    return [
+        SouthboundDoor(node_id=node_id, state=_STATES[state], address=facts.southbound)
+        for node_id, state, facts in tx.run(_DOORS, {"in_zone": zone})
+        if facts is not None and facts.southbound
+    ]
+
+
+_DOORS = Prepared(
+    select(nodes.c.id, nodes.c.state, nodes.c.facts)
+    .where((nodes.c.zone == bindparam("in_zone")) & nodes.c.has_network_role)
+    .order_by(nodes.c.id)
+)
 
 
 def add_node(

@@ -3,11 +3,12 @@
 What counts against a limit is counted by the service that owns it, in the transaction that adds to it.
 """
 
-from sqlalchemy import BigInteger, Column, String, Table, select
+from sqlalchemy import BigInteger, Column, String, Table, bindparam, select
 
 from cairn.core.ids import ProjectId
 from cairn.db.columns import id_column, metadata
 from cairn.db.engine import Tx
+from cairn.db.prepared import Prepared
 
 UNLIMITED = -1
 
@@ -32,10 +33,14 @@ def limit(tx: Tx, project_id: ProjectId, name: str, default: int) -> int:
 
 def limits_of(tx: Tx, project_id: ProjectId) -> dict[str, int]:
     """Every limit in which the project differs from the defaults."""
-    query = select(quota_limits.c.name, quota_limits.c.maximum).where(
-        quota_limits.c.project_id == project_id
+    return dict(tx.run(_LIMITS_OF, {"project": project_id}).rows)
+
+
+_LIMITS_OF = Prepared(
+    select(quota_limits.c.name, quota_limits.c.maximum).where(
+        quota_limits.c.project_id == bindparam("project")
     )
-    return {row.name: row.maximum for row in tx.execute(query)}
+)
 
 
 def limits_by_project(tx: Tx, names: tuple[str, ...]) -> dict[ProjectId, dict[str, int]]:

@@ -4,7 +4,7 @@ Tags and properties are rows, not JSON, because lists filter by them. Lists read
 more statements, however long the page.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -22,9 +22,9 @@ from sqlalchemy import (
     Table,
     Text,
     and_,
+    bindparam,
     exists,
     false,
-    bindparam,
     func,
     or_,
     select,
@@ -167,8 +167,29 @@ def disk_of(tx: Tx, image_id: ImageId) -> tuple[str | None, str | None, Content 
 
 
 def image(tx: Tx, image_id: ImageId) -> Image | None:
-    row = tx.execute(select(images).where(images.c.id == image_id)).first()
-    return _whole(tx, [row])[0] if row is not None else None
+    row = tx.run(_IMAGE, {"image_id": image_id}).first()
+    if row is None:
+        return None
+    tags = tx.run(_TAGS, {"image_id": image_id}).scalars()
+    return _image(
+        dict(zip(_IMAGE_NAMES, row, strict=True)),
+        tuple(tags),
+        dict(tx.run(_PROPERTIES, {"image_id": image_id}).rows),
+    )
+
+
+_IMAGE = Prepared(select(images).where(images.c.id == bindparam("image_id")))
+_IMAGE_NAMES = tuple(c.name for c in images.c)
+_TAGS = Prepared(
+    select(image_tags.c.tag)
+    .where(image_tags.c.image_id == bindparam("image_id"))
+    .order_by(image_tags.c.tag)
+)
+_PROPERTIES = Prepared(
+    select(image_properties.c.name, image_properties.c.value)
+    .where(image_properties.c.image_id == bindparam("image_id"))
+    .order_by(image_properties.c.name)
+)
 
 
 def listed(
@@ -475,30 +496,36 @@ def _whole(tx: Tx, rows: Sequence[Row[Any]]) -> list[Image]:
     for row in tx.execute(of_these.order_by(image_properties.c.name)):
         properties.setdefault(row.image_id, {})[row.name] = row.value
     return [
-        Image(
-            id=row.id,
-            name=row.name,
-            owner=row.owner,
-            status=ImageStatus(row.status),
-            visibility=Visibility(row.visibility),
-            is_protected=row.is_protected,
-            is_hidden=row.is_hidden,
-            format=row.format,
-            container=row.container,
-            min_disk_gib=row.min_disk_gib,
-            min_ram_mib=row.min_ram_mib,
-            content=row.content,
-            staged=row.staged,
-            upload_id=row.upload_id,
-            upload_until=row.upload_until,
-            tasks=row.tasks,
-            created_at=row.created_at,
-            updated_at=row.updated_at,
-            tags=tuple(tags.get(row.id, ())),
-            properties=properties.get(row.id, {}),
-        )
+        _image(row._mapping, tuple(tags.get(row.id, ())), properties.get(row.id, {}))
         for row in rows
     ]
+
+
+def _image(
+    row: Mapping[Any, Any], tags: tuple[str, ...], properties: dict[str, str | None]
+) -> Image:
+    return Image(
+        id=row["id"],
+        name=row["name"],
+        owner=row["owner"],
+        status=ImageStatus(row["status"]),
+        visibility=Visibility(row["visibility"]),
+        is_protected=row["is_protected"],
+        is_hidden=row["is_hidden"],
+        format=row["format"],
+        container=row["container"],
+        min_disk_gib=row["min_disk_gib"],
+        min_ram_mib=row["min_ram_mib"],
+        content=row["content"],
+        staged=row["staged"],
+        upload_id=row["upload_id"],
+        upload_until=row["upload_until"],
+        tasks=row["tasks"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        tags=tags,
+        properties=properties,
+    )
 
 
 def _member(row: Row[Any]) -> Member:
