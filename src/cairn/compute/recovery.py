@@ -9,9 +9,10 @@ from functools import partial
 
 from msgspec import Struct
 
-from cairn.compute import store, store_actions
+from cairn.compute import migrations, store, store_actions
 from cairn.compute.hosts import Hosts
 from cairn.compute.marks import Mark, mark_of, obstacle
+from cairn.compute.migration_records import Moving
 from cairn.compute.placing import PLACER, place_batch
 from cairn.compute.plugs import note
 from cairn.compute.records import Server, ServerState
@@ -92,20 +93,22 @@ def evict_some(tx: Tx, node_id: NodeId, most: int) -> Portion:
     if not loss.may_recover(tx, node):
         return Portion(evicted=0, is_more=False)
     stuck: list[tuple[Server, str]] = []
-    evicted = 0
+    evicted = between = 0
     for server in store.servers_on(tx, node.id):
-        if server.is_doomed:
+        if migrations.is_between_hosts(tx, server):
+            between += 1  # Its new host is asked whether it runs there.
+        elif server.is_doomed:
             _finish_deleting(tx, server, node)
-            continue
-        if evicted == most:
-            return Portion(evicted=evicted, is_more=True)
-        why = _why_not(tx, server, node)
-        if why is not None:
+        elif (why := _why_not(tx, server, node)) is not None:
             stuck.append((server, why))
-            continue
-        evict(tx, server, node)
-        _note(tx, server, f"Host {node.hostname} was lost.")
-        evicted += 1
+        elif evicted == most:
+            return Portion(evicted=evicted, is_more=True)
+        else:
+            evict(tx, server, node)
+            _note(tx, server, f"Host {node.hostname} was lost.")
+            evicted += 1
+    if between:
+        return Portion(evicted=evicted, is_more=True)
     for server, why in stuck:
         _note(tx, server, f"Host {node.hostname} was lost; it stays there: {why}.", is_error=True)
     _move_volumes(tx, node)
@@ -115,6 +118,8 @@ def evict_some(tx: Tx, node_id: NodeId, most: int) -> Portion:
 
 def evict(tx: Tx, server: Server, node: Node) -> None:
     """Take the server off a fenced host, for the placer to find it another."""
+    if server.moving == Moving.MOVED:
+        migrations.confirm(tx, server)  # There is no way back any more.
     has_shared_pool = node.facts is not None and node.facts.has_shared_pool
     placement.release(tx, server.id)
     store.evict(tx, server, pool_zone=node.zone if has_shared_pool else None)
@@ -151,6 +156,8 @@ def evacuate(
             f"fenced. Fence it first: `cairn host fence {node.hostname}`, or with --by-hand after you "
             "made sure that it is off."
         )
+    if migrations.is_between_hosts(tx, server):
+        raise Conflict(f"Instance {server.id} is on its way between two hosts. Try again later.")
     mark = Mark.TRUE if mark_of(server) is Mark.TRUE else Mark.FRESH
     if (why := obstacle(server, node, mark, _attached(tx, server))) is not None:
         raise Invalid(f"Instance {server.id} cannot start elsewhere: {why}.")
