@@ -27,7 +27,7 @@ class Host:
             clock=LoopClock(loop),
             dice=random.Random(1),
             dial=lambda node: None,
-            network=False,
+            network=True,
         )
 
     def do(self, work: Coroutine[Any, Any, Any]) -> Any:

@@ -38,7 +38,7 @@ class Host:
             clock=LoopClock(self.loop),
             dice=random.Random(1),
             dial=lambda node: None,
-            network=False,
+            network=True,
             rack=self.rack,
             shared=self.pool,
         )

@@ -184,7 +184,7 @@ def lab() -> Iterator[Lab]:
     back = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     try:
         made.wire_outside()
-        _enter(made.host)
+        enter(made.host)
         yield made
     finally:
         _set_namespace(back)
@@ -199,7 +199,7 @@ def inside(namespace: str, work: Callable[[], T]) -> T:
 
     def body() -> None:
         try:
-            _enter(namespace)
+            enter(namespace)
             results.append(work())
         except BaseException as error:
             errors.append(error)
@@ -351,7 +351,7 @@ def run(*command: str) -> str:
     return done.stdout
 
 
-def _enter(namespace: str) -> None:
+def enter(namespace: str) -> None:
     fd = os.open(f"/run/netns/{namespace}", os.O_RDONLY)
     try:
         _set_namespace(fd)

@@ -68,6 +68,11 @@ class World:
         self.external = self._external()
         self.zone = self._zone()
 
+    def be_part_of(self, other: "World") -> None:
+        """This host belongs to the other one's zone, which has one name for each thing."""
+        self._seed, self.zone = other._seed, other.zone
+        self.front, self.back, self.external = other.front, other.back, other.external
+
     def id(self, name: str) -> str:
         return str(uuid.uuid5(self._seed, name))
 

@@ -314,7 +314,7 @@ async def test_an_engine_that_is_not_installed_is_named(lab: Lab) -> None:
 
 
 async def test_a_host_without_the_role_has_no_zone(lab: Lab) -> None:
-    options = lab.options(has_network_role=False, southbound="tcp:127.0.0.1:9")
+    options = lab.options(has_network_role=False)
     async with running(options) as engine:
         names = {e.name for e in (await engine.look()).engines}
         assert names == {"ovsdb-conf", "ovs-vswitchd", "ovn-controller"}

@@ -43,6 +43,7 @@ def probe(
             address=networks.address if networks else "",
             underlay_mtu=networks.underlay_mtu if networks else 1500,
             datapath=networks.datapath if networks else "",
+            southbound=networks.southbound if networks else "",
             physical_networks=networks.physical_networks if networks else (),
             roles=roles,
             agent_version=__version__,

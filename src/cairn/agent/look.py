@@ -36,6 +36,7 @@ class View(Struct, frozen=True, kw_only=True):
     ports: Mapping[PortId, PortView] = {}
     metadata_networks: frozenset[NetworkId] = frozenset()
     engines: tuple[EngineSeen, ...] = ()
+    southbound: tuple[str, ...] = ()  # the zone's network database that the host follows
     is_pool_shared: bool = False  # what is there may be another host's: nothing unasked is removed
     # Whether the control plane has said, since this host booted, that the spec is what should be.
     is_confirmed: bool = True
@@ -56,5 +57,6 @@ async def look(drivers: Drivers, served_metadata: frozenset[NetworkId]) -> View:
         ports={p.id: p for p in networks.ports},
         metadata_networks=served_metadata & frozenset(networks.metadata_networks),
         engines=networks.engines,
+        southbound=networks.southbound,
         is_pool_shared=drivers.volumes.facts().is_shared,
     )

@@ -23,7 +23,7 @@ from cairn.core import log
 from cairn.core.clock import SystemClock
 from cairn.core.ids import NetworkId
 from cairn.drivers.hypervisor.qemu import QemuHypervisor, QemuOptions
-from cairn.drivers.networks.layout import OvnOptions, PhysicalNetwork
+from cairn.drivers.networks.layout import OvnOptions, PhysicalNetwork, TlsFiles
 from cairn.drivers.networks.ovn import OvnNetworks
 from cairn.drivers.volumes.files import FilesOptions, FilesVolumes
 from cairn.settings import Settings
@@ -116,6 +116,11 @@ def ovn_options(settings: Settings, engine_dir: Path | None) -> OvnOptions:
         node_id=tls.node_id_of(settings.certs_dir / "node.crt"),
         engine_dir=engine_dir,
         has_network_role="network" in settings.roles,
+        tls=TlsFiles(
+            authority=settings.certs_dir / "ca.crt",
+            certificate=settings.certs_dir / "node.crt",
+            key=settings.certs_dir / "node.key",
+        ),
         underlay_address=settings.effective_host_address,
         physical_networks=tuple(
             PhysicalNetwork(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 from msgspec import structs
 
 from cairn.agent.look import View
-from cairn.agent.plan import is_under_way, waiting_for
+from cairn.agent.plan import SOUTHBOUND, is_under_way, waiting_for
 from cairn.drivers.contracts import GuestView
 from cairn.wire.report import (
     DoorSeen,
@@ -158,7 +158,8 @@ def _trouble_of_needs(
     spec: GuestSpec, want: NodeSpec, have: View, trouble_of: TroubleOf
 ) -> Trouble | None:
     sources = {v.id: v.from_image for v in want.volumes}
-    keys = [f"port:{n.port_id}" for n in spec.nics]
+    keys = [SOUTHBOUND] if spec.nics else []
+    keys += [f"port:{n.port_id}" for n in spec.nics]
     for disk in spec.disks:
         keys.append(f"volume:{disk.volume_id}")
         if (source := sources.get(disk.volume_id)) is not None:
@@ -207,11 +208,12 @@ def _images(want: NodeSpec, have: View, trouble_of: TroubleOf) -> tuple[ImageSee
 
 
 def _ports(want: NodeSpec, have: View, trouble_of: TroubleOf) -> tuple[PortSeen, ...]:
+    zone_trouble = trouble_of(SOUTHBOUND)
     return tuple(
         PortSeen(
             id=p.id,
             up=p.id in have.ports and have.ports[p.id].up,
-            trouble=trouble_of(f"port:{p.id}"),
+            trouble=trouble_of(f"port:{p.id}") or (None if p.id in have.ports else zone_trouble),
         )
         for p in sorted(want.ports, key=lambda p: p.id)
     )

@@ -183,6 +183,7 @@ class SimNode:
             roles=self.roles,
             has_shared_pool=self.volumes.shared is not None,
             features=("live-migration",),
+            southbound="ssl:10.0.0.1:6642" if "network" in self.roles else "",
         )
 
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
 from cairn.core import log
@@ -37,6 +38,7 @@ class Program(Struct, frozen=True, kw_only=True):
     name: str
     command: tuple[str, ...]
     unixctl: bool = True  # whether it takes the path of its control socket
+    is_for_others: bool = False  # started again where an older agent's did not let other hosts in
     database: Path | None = None  # made of `schema` before the start
     schema: Path | None = None
 
@@ -71,7 +73,7 @@ def programs(options: OvnOptions) -> tuple[Program, ...]:
     return (
         local,
         _database_server(options, "nb", "nb.sock", "ovn/ovn-nb"),
-        _database_server(options, "sb", "sb.sock", "ovn/ovn-sb"),
+        _southbound_server(options),
         switch,
         northd,
         controller,
@@ -90,6 +92,20 @@ def _database_server(options: OvnOptions, database: str, socket: str, schema: st
         database=path,
         schema=options.schema(schema),
     )
+
+
+def _southbound_server(options: OvnOptions) -> Program:
+    """The zone's database also listens where the database itself says (see `southbound.py`), by TLS."""
+    alone = _database_server(options, "sb", "sb.sock", "ovn/ovn-sb")
+    if options.tls is None:
+        return alone
+    door = (
+        "--remote=db:OVN_Southbound,SB_Global,connections",
+        f"--private-key={options.tls.key}",
+        f"--certificate={options.tls.certificate}",
+        f"--ca-cert={options.tls.authority}",
+    )
+    return msgspec.structs.replace(alone, command=(*alone.command, *door), is_for_others=True)
 
 
 class Daemon:
@@ -115,6 +131,13 @@ class Daemon:
             self.since = _started_at(self.pid)
         return bool(self.pid)
 
+    def must_start_again(self) -> bool:
+        """Whether it runs with other words than it would be started with today, and that matters."""
+        if not self._program.is_for_others:
+            return False
+        words = Path(f"/proc/{self.pid}/cmdline").read_bytes().split(b"\0")
+        return not {word.encode() for word in self._program.command[1:]} <= set(words)
+
     async def start(self) -> None:
         """Start the process and return when it serves. Unavailable, with its own words, when it does not."""
         await self._prepare_database()
@@ -134,6 +157,18 @@ class Daemon:
         )
         if not self.find():
             raise Unavailable(f"{self.name} ended right after its start", because=str(log_file))
+
+    async def stop(self) -> None:
+        """End the process, if it lives, by force where asking fails."""
+        pid, self.pid = self.pid, 0
+        if not pid:
+            return
+        for sign in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError, TimeoutError):
+                os.kill(pid, sign)
+                async with asyncio.timeout(_STOP_S):
+                    await _until_dead(pid)
+                break
 
     @property
     def control_socket(self) -> str:
@@ -169,17 +204,20 @@ class Daemons:
         options: OvnOptions,
         *,
         changed: Callable[[], None],
+        restarted: Callable[[str], None],
     ) -> None:
         self._all = [Daemon(options, program) for program in programs(options)]
         self._changed = changed
+        self._restarted = restarted  # told the name of each daemon that was started again
         self._tasks = TaskGroup()
 
     async def start(self) -> None:
         """Adopt or start each, databases first. Raises what the first of them that cannot start says."""
         for daemon in self._all:
-            if daemon.find():
+            if daemon.find() and not daemon.must_start_again():
                 _log.info("adopted", engine=daemon.name, pid=daemon.pid)
             else:
+                await daemon.stop()
                 await daemon.start()
         for daemon in self._all:
             self._tasks.start(self._keep(daemon), name=f"keep {daemon.name}")
@@ -189,6 +227,9 @@ class Daemons:
 
     def seen(self) -> tuple[EngineSeen, ...]:
         return tuple(daemon.seen() for daemon in self._all)
+
+    def control_socket(self, name: str) -> str:
+        return next(daemon.control_socket for daemon in self._all if daemon.name == name)
 
     async def _keep(self, daemon: Daemon) -> None:
         quick_deaths = 0
@@ -219,6 +260,7 @@ class Daemons:
                 daemon.restarts += 1
                 daemon.trouble = None
                 _log.info("engine is back", engine=daemon.name, pid=daemon.pid)
+                self._restarted(daemon.name)
             self._changed()
 
 
@@ -228,7 +270,6 @@ async def stop_all(options: OvnOptions) -> None:
         daemon = Daemon(options, program)
         if not daemon.find():
             continue
-        pid = daemon.pid
         if program.name == "ovs-vswitchd":
             # Asked this way it takes its bridges and flows out of the kernel too.
             with contextlib.suppress(CloudError):
@@ -237,12 +278,7 @@ async def stop_all(options: OvnOptions) -> None:
                     "-t", daemon.control_socket, "exit", "--cleanup",
                     env=options.environment(),
                 )  # fmt: skip
-        for sign in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError, TimeoutError):
-                os.kill(pid, sign)
-                async with asyncio.timeout(_STOP_S):
-                    await _until_dead(pid)
-                break
+        await daemon.stop()
     for left in options.run_dir.glob("*"):
         left.unlink(missing_ok=True)
 

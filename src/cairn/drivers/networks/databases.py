@@ -19,7 +19,7 @@ from ovsdbapp.backend.ovs_idl import connection, transaction, vlog
 from cairn.core import log
 from cairn.core.errors import Unavailable
 from cairn.core.ids import NetworkId, PortId
-from cairn.drivers.networks.layout import OvnOptions
+from cairn.drivers.networks.layout import OvnOptions, TlsFiles
 from cairn.drivers.networks.northbound import Compiled, Ref, Row, Value
 
 _log = log.get("ovn")
@@ -113,11 +113,16 @@ _PORT_KEY = "cairn-port"  # external_ids of an Interface: the guest's port that 
 _NETWORK_KEY = "cairn-network"  # or the network whose metadata it serves
 
 _LOCAL_COLUMNS: Columns = {
-    "Open_vSwitch": ("bridges", "external_ids", "next_cfg", "cur_cfg"),
+    "Open_vSwitch": ("bridges", "external_ids", "next_cfg", "cur_cfg", "ssl"),
     "Bridge": ("name", "ports", "datapath_type", "fail_mode", "other_config", "external_ids"),
     "Port": ("name", "interfaces", "external_ids"),
     "Interface": ("name", "type", "external_ids", "ofport", "error", "mtu_request"),
+    "SSL": ("private_key", "certificate", "ca_cert"),
 }
+_TUNNEL_KEY = (
+    "ovn-chassis-id"  # external_ids of a Port of OVN's own: the other host that one leads to
+)
+_REMOTE = "ovn-remote"
 
 
 class Plug(Struct, frozen=True, kw_only=True):
@@ -136,6 +141,8 @@ class LocalSwitch:
         self._options = options
         self._changed = changed
         self._plugs: dict[str, Plug] = {}
+        self._tunnels: set[str] = set()
+        self._remote = ""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._applied = 0  # the number of the configuration that ovs-vswitchd has taken in
         self._news = asyncio.Event()
@@ -157,6 +164,70 @@ class LocalSwitch:
     def plugs(self) -> list[Plug]:
         """What is plugged, as last heard. From memory."""
         return list(self._plugs.values())
+
+    @property
+    def has_tunnels(self) -> bool:
+        """Whether OVN knows other hosts. From memory."""
+        return bool(self._tunnels)
+
+    @property
+    def remote(self) -> str:
+        """Which southbound database OVN's controller follows; "" for none. From memory."""
+        return self._remote
+
+    async def follow(self, remote: str) -> None:
+        """Let OVN's controller follow the southbound database there; "" for none."""
+
+        def work(tables: Any, txn: Any) -> None:
+            root = _root(tables, txn)
+            if remote:
+                root.setkey("external_ids", _REMOTE, remote)
+            elif _REMOTE in root.external_ids:
+                root.delkey("external_ids", _REMOTE)
+
+        await self._database.write(work)
+
+    async def identify(self, tls: TlsFiles) -> None:
+        """By which certificate OVN's controller makes itself known; files may be replaced at any time."""
+        wanted = {
+            "private_key": str(tls.key),
+            "certificate": str(tls.certificate),
+            "ca_cert": str(tls.authority),
+        }
+
+        def work(tables: Any, txn: Any) -> None:
+            root = _root(tables, txn)
+            row = root.ssl[0] if root.ssl else txn.insert(tables["SSL"])
+            for column, value in wanted.items():
+                if getattr(row, column, None) != value:
+                    setattr(row, column, value)
+            if not root.ssl:
+                root.ssl = [row]
+
+        await self._database.write(work)
+
+    async def make_underlay(self, bridge: str, link: str, *, mac: str, mtu: int) -> None:
+        """The bridge by which tunnels of a userspace datapath leave, with the link as its port."""
+
+        def work(tables: Any, txn: Any) -> None:
+            row = _bridge(tables, txn, _root(tables, txn), bridge, self._options.datapath or "")
+            if row.other_config.get("hwaddr") != mac:
+                row.setkey("other_config", "hwaddr", mac)
+            _join(tables, txn, row, link, {})
+            own = _named(tables["Interface"], bridge)
+            if own is not None and getattr(own, "mtu_request", None) != [mtu]:
+                own.mtu_request = [mtu]
+
+        await self._database.write(work)
+
+    async def remove_bridge(self, name: str) -> None:
+        def work(tables: Any, txn: Any) -> None:
+            bridge = _named(tables["Bridge"], name)
+            if bridge is not None:
+                _root(tables, txn).delvalue("bridges", bridge)
+                bridge.delete()
+
+        await self._database.write(work)
 
     async def configure(self, bridges: dict[str, str], settings: dict[str, str]) -> None:
         """Make the bridges (name → link that is its port, "" for none) and OVN's settings as given."""
@@ -226,7 +297,11 @@ class LocalSwitch:
         """In the connection's thread."""
         if table == "Open_vSwitch":
             self._applied = row.cur_cfg
+            self._remote = row.external_ids.get(_REMOTE, "")
             self._tell(self._news.set)
+        if table == "Port":
+            is_there = event != "delete" and _TUNNEL_KEY in row.external_ids
+            self._notice_tunnel(row.name, is_there=is_there)
         if table != "Interface":
             return
         ids = row.external_ids
@@ -243,6 +318,15 @@ class LocalSwitch:
             )
             self._plugs[row.name] = plug
         if plug != was:
+            self._tell(self._changed)
+
+    def _notice_tunnel(self, name: str, *, is_there: bool) -> None:
+        had = bool(self._tunnels)
+        if is_there:
+            self._tunnels.add(name)
+        else:
+            self._tunnels.discard(name)
+        if had != bool(self._tunnels):
             self._tell(self._changed)
 
     def _tell(self, call: Callable[[], None]) -> None:
@@ -417,7 +501,6 @@ def settings(options: OvnOptions) -> dict[str, str]:
         "hostname": options.node_id,
         "ovn-bridge": options.integration_bridge,
         "ovn-bridge-mappings": mappings,
-        "ovn-remote": options.southbound or options.socket("sb.sock"),
         "ovn-encap-type": "geneve",
         "ovn-encap-ip": options.underlay_address,
         "ovn-monitor-all": "true",

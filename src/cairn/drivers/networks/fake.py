@@ -77,6 +77,7 @@ class FakeNetworks:
         self._changed: Changed | None = None
         self._ports: dict[PortId, PortSpec] = {}
         self._metadata: dict[NetworkId, MetadataNetworkSpec] = {}
+        self._southbound: tuple[str, ...] = ()
         self._restarts = dict.fromkeys(_ENGINES, 0)
         self._failures: dict[str, deque[CloudError]] = {}
         if fabric is not None:
@@ -126,7 +127,14 @@ class FakeNetworks:
                 EngineSeen(name=name, pid=1, up=True, restarts=restarts)
                 for name, restarts in self._restarts.items()
             ),
+            southbound=self._southbound,
         )
+
+    async def join(self, southbound: tuple[str, ...]) -> None:
+        await self._enter("join")
+        self._southbound = southbound
+        if self._changed is not None:
+            self._changed()
 
     async def apply_zone(self, zone: ZoneSpec) -> None:
         await self._enter("apply_zone")
@@ -138,6 +146,8 @@ class FakeNetworks:
 
     async def plug(self, port: PortSpec) -> Tap:
         await self._enter("plug")
+        if not (self._has_network_role or self._southbound):
+            raise Unavailable("waits for the zone's network database")
         self._ports[port.id] = port
         return Tap(port_id=port.id, name=tap_name(port.id), mac=port.mac, mtu=port.mtu)
 

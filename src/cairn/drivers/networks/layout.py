@@ -15,6 +15,7 @@ from cairn.core.errors import Invalid
 from cairn.core.ids import NetworkId, NodeId, PortId
 
 LINK_NAME_MAX = 15  # IFNAMSIZ - 1
+SOUTHBOUND_PORT = 6642  # registered with IANA for OVN
 _SOCKET_PATH_MAX = 107  # sockaddr_un.sun_path, less the final zero
 
 
@@ -31,6 +32,14 @@ class PhysicalNetwork(Struct, frozen=True, kw_only=True):
     host_address: str | None = None
 
 
+class TlsFiles(Struct, frozen=True, kw_only=True):
+    """By which hosts of a zone know each other: this host's certificate, and who signed all of them."""
+
+    authority: Path
+    certificate: Path
+    key: Path
+
+
 class OvnOptions(Struct, frozen=True, kw_only=True):
     """All that the driver must be told."""
 
@@ -38,9 +47,10 @@ class OvnOptions(Struct, frozen=True, kw_only=True):
     node_id: NodeId
     engine_dir: Path | None = None  # an unpacked OVS and OVN (bin/, usr/share/); None: the system's
     has_network_role: bool = True  # whether this host runs the zone's databases and northd
-    southbound: str = ""  # where another host runs them: "ssl:10.0.0.1:6642"
+    tls: TlsFiles | None = None  # None: the zone ends at this host
+    southbound_port: int = SOUTHBOUND_PORT  # where other hosts reach the zone's database
     underlay_address: str = "127.0.0.1"  # of this host, where the others' tunnels end
-    underlay_mtu: int = 1500
+    underlay_mtu: int | None = None  # None: that of the interface which has the address
     datapath: str | None = None  # "system" or "netdev"; None: probe
     physical_networks: tuple[PhysicalNetwork, ...] = ()
     prefix: str = "cairn"  # of bridges
@@ -65,6 +75,11 @@ class OvnOptions(Struct, frozen=True, kw_only=True):
     @property
     def integration_bridge(self) -> str:
         return f"{self.prefix}-int"
+
+    @property
+    def underlay_bridge(self) -> str:
+        """Through which a userspace datapath's tunnels leave the host."""
+        return f"{self.prefix}-und"
 
     def socket(self, name: str) -> str:
         return f"unix:{self.run_dir / name}"

@@ -37,6 +37,8 @@ class _Address(Struct, frozen=True):
 
 
 class _Addressed(Struct, frozen=True):
+    ifname: str = ""
+    mtu: int = 0
     addr_info: tuple[_Address, ...] = ()
 
 
@@ -132,6 +134,31 @@ async def make_host_pair(
     )
     await run("ip", "-batch", "-", feed="\n".join(commands))
     return made
+
+
+async def make_underlay_pair(outer: str, host: str, address: str, mtu: int, alias: str) -> bool:
+    """The pair of links by which a userspace datapath's tunnels reach the host. False: it was there."""
+    made = not (exists(outer) and exists(host))
+    if made:
+        await remove(outer)
+        await remove(host)
+        await run("ip", "link", "add", outer, "type", "veth", "peer", "name", host)
+    commands = (
+        f"link set dev {outer} mtu {mtu} alias {alias} addrgenmode none up",
+        f"link set dev {host} mtu {mtu} alias {alias} addrgenmode none up",
+        f"addr replace {address} dev {host}",
+    )
+    await run("ip", "-batch", "-", feed="\n".join(commands))
+    return made
+
+
+async def interface_of(address: str, *, but: str) -> tuple[str, int] | None:
+    """The interface that has the address, and its MTU; `but` is left out of account."""
+    shown = await run("ip", "-j", "addr", "show", "to", address)
+    for link in msgspec.json.decode(shown, type=list[_Addressed]):
+        if link.addr_info and link.ifname not in ("", but):
+            return link.ifname, link.mtu
+    return None
 
 
 async def addresses_of(link: str, namespace: str | None = None) -> list[str]:

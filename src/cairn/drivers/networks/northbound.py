@@ -429,8 +429,8 @@ def _nat_rows(router: RouterSpec, gateway: GatewaySpec, legs: list[RouterPortSpe
             type="dnat_and_snat",
             external_ip=floating.floating_ip,
             logical_ip=floating.fixed_ip,
-            external_mac=(floating.mac,),
-            logical_port=(floating.port_id,),
+            external_mac=(floating.mac,) if floating.mac else (),
+            logical_port=(floating.port_id,) if floating.mac else (),
         )
         for floating in router.floating
     ]
