@@ -7,7 +7,7 @@ to each slice in turn.
 from cairn.compute import service as compute
 from cairn.core.ids import ImageId, NodeId
 from cairn.db.engine import Tx
-from cairn.fleet import loss
+from cairn.fleet import loss, southbound
 from cairn.fleet import service as fleet
 from cairn.image import service as image
 from cairn.network import service as network
@@ -34,6 +34,7 @@ def compile_spec(tx: Tx, node_id: NodeId) -> NodeSpec:
         ports=tuple(sorted(ports, key=lambda p: p.id)),
         metadata_networks=network.metadata_networks_of(tx, node_id) if ports else (),
         zone=network.zone_of(tx, node.zone) if "network" in node.roles else None,
+        southbound=southbound.southbound_of(tx, node),
         machines=machines,
         doors=doors,
     )

@@ -16,6 +16,7 @@ from cairn.core.errors import Conflict
 from cairn.core.ids import NodeId
 from cairn.db.engine import Tx
 from cairn.fleet import loss_store as store
+from cairn.fleet import southbound
 from cairn.fleet import store as node_store
 from cairn.fleet.records import Door, Hold, Loss, Node, NodeState
 from cairn.fleet.touching import touch
@@ -358,6 +359,7 @@ def _most_together(suspects: list[Node], *, since: Hold | None) -> int:
 
 def _lose(tx: Tx, node: Node) -> None:
     node_store.move(tx, node, "given up")
+    southbound.moved(tx, node)
     store.change_node(tx, node.id, report_digest=None)  # When it returns, it must tell what it has.
     tx.wake(LOSS)
 

@@ -40,6 +40,14 @@ NODE_LIFE: Life[NodeState] = Life(
 )
 
 
+class SouthboundDoor(Struct, frozen=True, kw_only=True):
+    """Where a host with the network role lets others read the network's database."""
+
+    node_id: NodeId
+    state: NodeState
+    address: str  # "ssl:192.0.2.2:6642"
+
+
 class PowerAddress(Struct, frozen=True, kw_only=True):
     """Where a host's power is switched. Holds a password: never shown, never logged."""
 

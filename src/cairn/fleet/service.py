@@ -1,13 +1,14 @@
 """What may be done to hosts, and how the slices say that a host's work changed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from cairn.core.errors import NotFound
 from cairn.core.ids import ImageId, NodeId
 from cairn.db.engine import Tx
-from cairn.fleet import loss, store
+from cairn.fleet import glance, loss, southbound, store
+from cairn.fleet.glance import Glance
 from cairn.fleet.records import NODE_LIFE, Arrival, Coming, Node, NodeState
 from cairn.fleet.touching import topic, touch
 from cairn.wire.report import HostFacts, NodeReport
@@ -31,6 +32,25 @@ def node(tx: Tx, node_id: NodeId) -> Node:
 
 def nodes(tx: Tx) -> list[Node]:
     return store.all_nodes(tx)
+
+
+def glances(tx: Tx, node_ids: Iterable[NodeId]) -> dict[NodeId, Glance]:
+    """What lists show of these hosts."""
+    return glance.glance(tx, node_ids)
+
+
+def named(tx: Tx, hostname: str) -> list[NodeId]:
+    return glance.named(tx, hostname)
+
+
+def zones(tx: Tx) -> set[str]:
+    """Every zone that has a host."""
+    return glance.zones(tx)
+
+
+def counts(tx: Tx) -> dict[NodeState, int]:
+    """How many hosts are in each state."""
+    return glance.counts(tx)
 
 
 def candidates(tx: Tx) -> list[Node]:
@@ -95,6 +115,8 @@ def _come_back(tx: Tx, node_id: NodeId) -> None:
     seen = store.node(tx, node_id)
     loss.returned(tx, seen)
     store.move(tx, seen, "connected")
+    if seen.state not in (NodeState.JOINING, NodeState.SUSPECT):
+        southbound.moved(tx, seen)
     wake_placers(tx)
 
 
@@ -131,6 +153,8 @@ def take_report(tx: Tx, report: NodeReport) -> bool:
         wake_placers(tx)
     if is_news and (report.machines or report.doors or report.facts.has_shared_pool):
         loss.take_report(tx, report)
+    if is_news and report.facts.southbound != (known.southbound if known else ""):
+        southbound.moved(tx, store.node(tx, report.node_id))
     return is_news
 
 
