@@ -245,16 +245,25 @@ def _routers(
     for port in records.ports:
         if port.is_ours and port.device_owner != DISTRIBUTED:
             legs[port.device_id].append(port)
-    macs = {p.id: p.mac for p in records.own_ports}
+    own = {p.id: p for p in records.own_ports}
+    places = {p.id: p.node_id for p in records.ports}
+    outside = {h.id: h.physical_networks for h in records.hosts}
+
+    def answers_itself(floating: FloatingIp, external: Network) -> bool:
+        """Whether the guest's own host reaches the external network; else the gateway answers for it."""
+        host = places.get(floating.port_id) if floating.port_id else None
+        return host is not None and external.physical_network in outside.get(host, ())
+
     floating: dict[str, list[FloatingSpec]] = defaultdict(list)
     for f in records.floating_ips:
         if f.router_id and f.port_id and f.fixed_ip:
+            external = networks[own[f.own_port_id].network_id]
             floating[f.router_id].append(
                 FloatingSpec(
                     floating_ip=f.ip,
                     fixed_ip=f.fixed_ip,
                     port_id=f.port_id,
-                    mac=macs[f.own_port_id],
+                    mac=own[f.own_port_id].mac if answers_itself(f, external) else "",
                 )
             )
     return tuple(

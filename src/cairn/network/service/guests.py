@@ -66,6 +66,8 @@ def bind_port(tx: Tx, port_id: PortId, server_id: ServerId, node_id: NodeId) -> 
     fleet.touch(tx, node_id)
     if port.node_id is not None and port.node_id != node_id:
         fleet.touch(tx, port.node_id)
+    if routers.floating_ips_of_ports(tx, [port.id]):
+        fleet.touch_zone(tx, node.zone)  # Who answers for them depends on where the server is.
 
 
 def unplace_ports(tx: Tx, server_id: ServerId) -> None:
