@@ -94,17 +94,17 @@ def routes(
     """Over what the process knows of itself; part of the operator's API (operator.py)."""
 
     def healthz(tx: Tx, call: Call[Any]) -> Any:
-        nodes = fleet.nodes(tx)  # Answers only if the database does.
+        counts = fleet.counts(tx)  # Answers only if the database does.
         losses, held = loss.explain_all(tx)
-        up = sum(n.state is NodeState.UP for n in nodes)
+        up, total = counts.get(NodeState.UP, 0), sum(counts.values())
         broken = sorted(r.name for r in rounds().values() if r.trouble)
-        is_well = up == len(nodes) and not broken
+        is_well = up == total and not broken
         return {
             "status": "ok" if is_well else "degraded",
             "version": __version__,
             "checks": {
                 "database": "ok",
-                "nodes": f"{up} of {len(nodes)} up",
+                "nodes": f"{up} of {total} up",
                 "losses": _losses(losses, held),
                 "reconcilers": f"failing: {', '.join(broken)}" if broken else "ok",
             },

@@ -287,7 +287,7 @@ def _least_gib(image: Image) -> int:
 
 
 def _require_zone(tx: Tx, zone: str) -> None:
-    known = {node.zone for node in fleet.nodes(tx)} | {DEFAULT_ZONE}
+    known = fleet.zones(tx) | {DEFAULT_ZONE}
     if zone not in known:
         raise Invalid(f"The requested availability zone is not available: '{zone[:255]}'.")
 

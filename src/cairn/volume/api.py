@@ -464,10 +464,7 @@ def _hostnames(tx: Tx, call: Call[Any], volumes: list[Volume]) -> dict[NodeId, s
     node_ids = {v.node_id for v in volumes if v.node_id is not None}
     if not call.who.is_admin or not node_ids:
         return {}
-    if len(node_ids) == 1:
-        node = fleet.node(tx, next(iter(node_ids)))
-        return {node.id: node.hostname}
-    return {n.id: n.hostname for n in fleet.nodes(tx) if n.id in node_ids}
+    return {n.id: n.hostname for n in fleet.glances(tx, node_ids).values()}
 
 
 # --- the table ---------------------------------------------------------------------------------------

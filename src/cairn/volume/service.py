@@ -534,7 +534,7 @@ def _zone(tx: Tx, wished: str | None, source: Volume | None) -> str:
         return source.zone
     if not wished or wished == DEFAULT_ZONE:
         return DEFAULT_ZONE
-    if all(node.zone != wished for node in fleet.nodes(tx)):
+    if wished not in fleet.zones(tx):
         raise Invalid(f"availability_zone: '{wished[:64]}' does not exist.")
     return wished
 

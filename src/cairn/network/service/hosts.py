@@ -76,7 +76,7 @@ def change_agent(
 
 
 def zones(tx: Tx) -> list[str]:
-    return sorted({n.zone for n in fleet.nodes(tx)} | {DEFAULT_ZONE})
+    return sorted(fleet.zones(tx) | {DEFAULT_ZONE})
 
 
 def network_uses(tx: Tx, who: Caller, search: Search) -> list[NetworkUse]:

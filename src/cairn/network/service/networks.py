@@ -137,7 +137,7 @@ def _zone(tx: Tx, wish: NetworkWish) -> str:
     hints = said(wish.zone_hints, ())
     if not hints:
         return DEFAULT_ZONE
-    known = {n.zone for n in fleet.nodes(tx)} | {DEFAULT_ZONE}
+    known = fleet.zones(tx) | {DEFAULT_ZONE}
     for hint in hints:
         if hint not in known:
             raise Invalid(f"AvailabilityZoneNotFound: AvailabilityZone {hint} could not be found.")

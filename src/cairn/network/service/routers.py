@@ -377,7 +377,7 @@ def _require_no_overlap_outside(tx: Tx, router: Router, network: Network) -> Non
 def _zone(tx: Tx, hints: Sequence[str], gateway: GatewayWish | None, who: Caller) -> str:
     """As hinted, else where the gateway's network is."""
     if hints:
-        known = {n.zone for n in fleet.nodes(tx)} | {DEFAULT_ZONE}
+        known = fleet.zones(tx) | {DEFAULT_ZONE}
         if hints[0] not in known:
             raise Invalid(
                 f"AvailabilityZoneNotFound: AvailabilityZone {hints[0]} could not be found."
