@@ -21,6 +21,9 @@ def server_context(*, authority: Path, certificate: Path, key: Path) -> ssl.SSLC
     context.load_cert_chain(certificate, key)
     context.load_verify_locations(authority)
     context.verify_mode = ssl.CERT_REQUIRED
+    # An agent stays connected for weeks, and a new control process could not read an old one's tickets:
+    # making two of them would be two fifths of what a handshake costs us.
+    context.num_tickets = 0
     return context
 
 

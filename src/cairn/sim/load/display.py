@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.status import Status
 
-PLAIN_PERIOD_S = 5.0  # between two lines about the same step
+PLAIN_PERIOD_S = 5.0  # between two lines about the same steps
 
 
 class Display:
@@ -16,8 +16,7 @@ class Display:
 
     def __init__(self) -> None:
         self._status: Status | None = None
-        self._step = ""
-        self._told_s = 0.0
+        self._told_s: dict[str, float] = {}  # when each step was last shown
         self._began_s = time.monotonic()
 
     def __enter__(self) -> "Display":
@@ -43,6 +42,6 @@ class Display:
             self._status.update(f"[dim]{at_s:5.0f} s[/dim] {what}")
             return
         step = "".join(c for c in what if not c.isdigit())
-        if step != self._step or time.monotonic() - self._told_s >= PLAIN_PERIOD_S:
-            self._step, self._told_s = step, time.monotonic()
+        if at_s - self._told_s.get(step, -PLAIN_PERIOD_S) >= PLAIN_PERIOD_S:
+            self._told_s[step] = at_s
             print(f"{at_s:6.1f} s  {what}", file=sys.stderr, flush=True)
