@@ -100,7 +100,7 @@ LOOK_UP = {
 WORDS = {
     "metadata": "k", "extra_specs": "k", "os-extra_specs": "k", "tags": "t", "ips": "n",
     "os-quota-sets": P1, "quotas": P1, "os-simple-tenant-usage": P1, "regions": "RegionOne",
-    "schemas": "image", "join": "h1", "zones": "nova",
+    "schemas": "image", "join": "h1", "zones": "nova", "migrations": "1",
 }  # fmt: skip
 """What fills variables that name no thing that was made."""
 

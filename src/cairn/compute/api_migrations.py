@@ -203,10 +203,10 @@ def abort(tx: Tx, call: Call[None]) -> Reply:
 
 
 def act_on(tx: Tx, call: Call[Any]) -> Reply:
+    server = service.get(tx, call.who, server_id(call))
+    move = _numbered(tx, call, server)
     if call.body != {"force_complete": None}:
         raise Invalid("The body must be an object with one key, force_complete.")
-    server = service.get(tx, call.who, server_id(call))
-    move = _numbered(tx, call, server, unknown=400)
     if not _is_live_in_progress(move) or move.state is M.QUEUED:
         raise Invalid(
             f"Migration {move.number} state of instance {server.id} is {_status(move)}. Cannot "
@@ -218,18 +218,11 @@ def act_on(tx: Tx, call: Call[Any]) -> Reply:
     )
 
 
-def _numbered(tx: Tx, call: Call[Any], server: Server, *, unknown: int = 404) -> Migration:
+def _numbered(tx: Tx, call: Call[Any], server: Server) -> Migration:
     text = call.path["migration_id"]
-    if text.isdecimal() and text.isascii() and len(text) < 10:
-        try:
-            return rows.numbered(tx, server.id, int(text))
-        except NotFound:
-            if unknown == 404:
-                raise
-    message = f"Migration {text[:64]} is not found for server {server.id}."
-    if unknown == 404:
-        raise NotFound(message)
-    raise Invalid(message)
+    if not (text.isdecimal() and text.isascii() and len(text) < 10):
+        raise NotFound(f"Migration {text[:64]} is not found for server {server.id}.")
+    return rows.numbered(tx, server.id, int(text))
 
 
 # --- all migrations ----------------------------------------------------------------------------------
