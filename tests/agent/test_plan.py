@@ -51,6 +51,27 @@ def test_waiting_names_what_is_missing() -> None:
     assert waiting_for(GUEST_SPEC, NODE_SPEC, EMPTY) is None
 
 
+def test_ports_wait_until_the_host_follows_the_zones_database() -> None:
+    there = ("ssl:192.0.2.2:6642",)
+    want = replace(NODE_SPEC, southbound=there)
+    portless = replace(EMPTY, ports={})
+    assert steps(want, portless) == ["JoinZone"]
+    assert waiting_for(GUEST_SPEC, want, portless) == "the zone's network database"
+    assert steps(want, replace(portless, southbound=there)) == ["Plug"]
+
+
+def test_a_host_that_has_joined_follows_the_zone_elsewhere_and_keeps_its_ports() -> None:
+    want = replace(NODE_SPEC, southbound=("ssl:192.0.2.3:6642",))
+    assert steps(want, replace(HERE, southbound=("ssl:192.0.2.2:6642",))) == ["JoinZone"]
+
+
+def test_only_a_host_with_a_zone_of_its_own_goes_back_to_its_own_database() -> None:
+    joined = replace(HERE, southbound=("ssl:192.0.2.2:6642",))
+    assert steps(NODE_SPEC, joined) == []
+    own = replace(NODE_SPEC, zone=ZoneSpec())
+    assert steps(own, joined, zone=ZoneSpec()) == ["JoinZone"]
+
+
 def test_crashed_guest_is_booted_again_and_an_ended_one_is_not() -> None:
     assert steps(NODE_SPEC, replace(HERE, guests={GUEST: replace(DOWN, crashed=True)})) == ["Boot"]
     assert steps(NODE_SPEC, replace(HERE, guests={GUEST: replace(DOWN, ended=True)})) == []

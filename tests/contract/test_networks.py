@@ -218,6 +218,62 @@ async def test_a_new_agent_finds_what_the_old_one_plugged(bench: Bench) -> None:
     bench.engine.metadata_socket(bench.network_id).close()
 
 
+async def test_a_host_with_the_role_follows_its_own_database(bench: Bench) -> None:
+    assert (await bench.engine.look()).southbound == ()
+    await bench.engine.apply_zone(bench.zone(bench.port))
+    for _ in range(2):
+        await bench.engine.join(())
+    assert (await bench.engine.look()).southbound == ()
+    await bench.engine.plug(bench.port)
+    await bench.until(lambda view: [p.up for p in view.ports] == [True])
+
+
+@pytest.fixture(params=["fake", pytest.param("ovn", marks=pytest.mark.host)])
+async def roleless(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    """An engine on a host without the network role."""
+    if request.param == "fake":
+        fake = FakeNetworks(has_network_role=False)
+        made = Bench(fake, again=lambda: fake)
+        await fake.start(made.changed.set)
+        yield made
+        return
+    with ovn_rig.lab() as lab:
+        options = lab.options(has_network_role=False, physical_networks=())
+        made = Bench(OvnNetworks(options), again=lambda: OvnNetworks(options))
+        try:
+            await made.engine.start(made.changed.set)
+            yield made
+        finally:
+            await made.engine.close()
+            await tear_down(options)
+
+
+async def test_ports_wait_for_the_zones_database(roleless: Bench) -> None:
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="waits for the zone's network database"):
+            await roleless.engine.plug(roleless.port)
+        await roleless.engine.join(())  # which is no database either
+    assert await roleless.plugged() == []
+
+
+async def test_a_host_without_the_role_refuses_a_zone(roleless: Bench) -> None:
+    with pytest.raises(Unavailable):
+        await roleless.engine.apply_zone(ZoneSpec())
+
+
+async def test_the_fake_plugs_once_it_has_joined() -> None:
+    fake = FakeNetworks(has_network_role=False)
+    bench = Bench(fake, again=lambda: fake)
+    await fake.start(bench.changed.set)
+    fake.fail_next("join", Unavailable("as ordered"))
+    with pytest.raises(Unavailable, match="as ordered"):
+        await fake.join(("ssl:192.0.2.2:6642",))
+    await fake.join(("ssl:192.0.2.2:6642",))
+    assert (await fake.look()).southbound == ("ssl:192.0.2.2:6642",)
+    await fake.plug(bench.port)
+    assert await bench.plugged() == [bench.port.id]
+
+
 async def test_the_fake_fails_on_order() -> None:
     fake = FakeNetworks()
     await fake.start(lambda: None)
@@ -225,13 +281,6 @@ async def test_the_fake_fails_on_order() -> None:
     with pytest.raises(CloudError, match="as ordered"):
         await fake.look()
     assert (await fake.look()).ports == ()
-
-
-async def test_the_fake_without_the_role_refuses_a_zone() -> None:
-    fake = FakeNetworks(has_network_role=False)
-    await fake.start(lambda: None)
-    with pytest.raises(Unavailable):
-        await fake.apply_zone(ZoneSpec())
 
 
 async def test_the_fake_loses_taps_but_no_databases_with_its_power() -> None:

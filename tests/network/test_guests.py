@@ -71,6 +71,30 @@ def test_whole_way_of_a_floating_ip(database: Database) -> None:
     database.write_now(verb)
 
 
+def test_guests_host_answers_for_a_floating_ip_only_where_it_reaches_outside(
+    database: Database,
+) -> None:
+    def verb(tx: Tx) -> None:
+        outer = cloud.host(tx)
+        inner = cloud.host(tx, "n2", physical=())
+        public, net = cloud.outside(tx), cloud.network(tx)
+        sub = cloud.subnet(tx, net, "10.1.0.0/24")
+        router = cloud.router(tx, public)
+        routers.add_interface(tx, ALICE, router.id, subnet_id=sub.id, port_id=None)
+        port = cloud.port(tx, net)
+        service.claim_port(tx, ALICE, port.id, S1)
+        wish = FloatingIpWish(network_id=public.id, port_id=port.id)
+        floating_ips.create_floating_ip(tx, ALICE, wish)
+        for node, answers in ((inner, False), (outer, True), (inner, False)):
+            before = fleet.node(tx, outer).spec_number
+            service.bind_port(tx, port.id, S1, node)
+            (mapped,) = service.zone_of(tx, "nova").routers[0].floating
+            assert bool(mapped.mac) == answers
+            assert fleet.node(tx, outer).spec_number > before  # it writes the zone
+
+    database.write_now(verb)
+
+
 def test_users_port_is_claimed_once_and_outlives_its_server(database: Database) -> None:
     def verb(tx: Tx) -> None:
         node = cloud.host(tx)
