@@ -1,22 +1,44 @@
-"""`cairn control` and `cairn agent`: the two processes of the cloud, in the foreground."""
+"""`cairn control` and `cairn agent`: the two processes of the cloud, in the foreground.
+
+`cairn control` has commands of its own, which work with the control plane's state while it is at rest
+(cli/control.py).
+"""
 
 from pathlib import Path
 
 import click
 
 from cairn import settings as settings_file
-from cairn.cli.main import state_option
+from cairn.cli.main import LazyCommands, Table, state_option
+
+# name: (module, function in it, one line of help)
+CONTROL_COMMANDS: Table = {
+    "migrate": ("cairn.cli.control", "migrate", "Move the database from its file to PostgreSQL."),
+    "export": ("cairn.cli.control", "export", "Write what a further control machine needs."),
+    "import": ("cairn.cli.control", "import_", "Make this a further control machine."),
+}
+LOCK_S_MAX = 3.0  # for a process that is just ending
 
 
-@click.command()
+@click.command(
+    cls=LazyCommands, table=CONTROL_COMMANDS, invoke_without_command=True, no_args_is_help=False
+)
 @state_option
-def control(state: Path | None) -> None:
+@click.pass_context
+def control(context: click.Context, state: Path | None) -> None:
     """Run the control plane: API, reconcilers, node port."""
+    if context.invoked_subcommand is not None:
+        return
     from cairn.app import run_control
+    from cairn.host import control_lock
     from cairn.host.engines import ensure_novnc
 
-    settings = settings_file.load(settings_file.state_dir(state))
-    run_control(settings, pages=ensure_novnc(settings.cache))
+    folder = settings_file.state_dir(state)
+    lock = settings_file.load(folder).control_lock_file
+    with control_lock.held(lock, as_=control_lock.SERVES, wait_s=LOCK_S_MAX):
+        # Read again: whoever held the lock may have moved the database.
+        settings = settings_file.load(folder)
+        run_control(settings, pages=ensure_novnc(settings.cache))
 
 
 @click.command()

@@ -304,8 +304,8 @@ _ONE, _SPECS, _SPEC = (
 _SPEC_BODY = dict[str, str | int | float]
 
 ROUTES = (
-    _route("GET", "", "flavors", index),
-    _route("GET", "/detail", "flavors", detail),
+    _route("GET", "", "flavors", index, stale_ok=True),
+    _route("GET", "/detail", "flavors", detail, stale_ok=True),
     _route("GET", _ONE, "flavors", show),
     _route("POST", "", "os-flavor-manage:create", create, body=CreateFlavor),
     _route("PUT", _ONE, "os-flavor-manage:update", update, body=UpdateFlavor, since=Version(2, 55)),

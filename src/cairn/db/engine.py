@@ -3,8 +3,8 @@
 A verb is a plain function on a `Tx`. `Database.write(verb)` runs it in one transaction, all or nothing,
 and `Database.read(verb)` on a snapshot. On SQLite both run in place, on the thread of the event loop (a
 hand-over to another thread costs more than the verb), and only the commit, an fsync for a whole group of
-writes, waits in a thread of its own. On PostgreSQL both run in threads, writes serialisable and repeated
-whole when the database says so. Never await inside a transaction.
+writes, waits in a thread of its own. On PostgreSQL both run in threads, and writes one after the other in
+the whole cloud (lane.py). Never await inside a transaction.
 """
 
 import asyncio
@@ -28,8 +28,10 @@ from cairn.core import log
 from cairn.core.clock import Clock, SystemClock
 from cairn.core.errors import Conflict, Invalid, Unavailable
 from cairn.core.ids import Randomness, SystemRandomness, new_hex_id, new_uuid
+from cairn.db import lane
 from cairn.db.columns import metadata
 from cairn.db.prepared import Prepared, Result
+from cairn.db.replica import Behind, Replica
 
 T = TypeVar("T")
 Verb = Callable[["Tx"], T]
@@ -122,6 +124,7 @@ class Database:
         clock: Clock | None = None,
         randomness: Randomness | None = None,
         inline: bool = False,
+        replica_url: str = "",
     ) -> None:
         self.url = url
         self.is_sqlite = url.startswith("sqlite")
@@ -141,11 +144,16 @@ class Database:
         )
         self._writer: _GroupWriter | None = None
         self._threads: ThreadPoolExecutor | None = None
+        self._lane: lane.Lane | None = None
         self._reader: Connection | None = None
         if self.is_sqlite and not self._inline:
             self._writer = _GroupWriter(self)
         elif not self._inline:
             self._threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="db")
+            self._lane = lane.Lane(self.engine, publish=self._publish, translate=translated)
+        self.replica: Replica | None = None
+        if replica_url and self._threads is not None:
+            self.replica = Replica(replica_url, self.engine, self._threads)
 
     def create_all(self) -> None:
         """Make every table at once: for tests; installations migrate (db/migrations)."""
@@ -160,7 +168,12 @@ class Database:
         for waker in self._wakers:
             waker(topic)
 
-    async def read(self, verb: Verb[T]) -> T:
+    async def read(self, verb: Verb[T], *, stale_ok: bool = False) -> T:
+        """`stale_ok`: a replica may answer, if there is one that is current enough (replica.py)."""
+        if stale_ok and self.replica is not None:
+            with contextlib.suppress(Behind):
+                result: T = await self.replica.read(lambda c: verb(self._tx(c, writes=False)))
+                return result
         if self._threads is not None:
             return await asyncio.get_running_loop().run_in_executor(
                 self._threads, self.read_now, verb
@@ -170,17 +183,11 @@ class Database:
     async def write(self, verb: Verb[T]) -> T:
         if self._writer is not None:
             return await self._writer.submit(verb)  # type: ignore[no-any-return]
-        if self._threads is None:
-            return self.write_now(verb)
-        loop = asyncio.get_running_loop()
-
-        def work() -> T:
-            result, tx = self._write_whole(verb)
-            # From here, not from the caller: whoever asked may have given up meanwhile.
-            loop.call_soon_threadsafe(self._publish, tx)
-            return result
-
-        return await loop.run_in_executor(self._threads, work)
+        if self._lane is not None:
+            return await self._lane.submit(  # type: ignore[no-any-return]
+                lambda connection: self._attempt(connection, verb)
+            )
+        return self.write_now(verb)
 
     def read_now(self, verb: Verb[T]) -> T:
         """`read` on the calling thread."""
@@ -205,6 +212,10 @@ class Database:
             self._writer.close()
         if self._threads is not None:
             self._threads.shutdown(wait=True)
+        if self._lane is not None:
+            self._lane.close()
+        if self.replica is not None:
+            self.replica.close()
         if self._reader is not None:
             self._reader.close()
         self.engine.dispose()
@@ -229,14 +240,20 @@ class Database:
                 time.sleep(random.random() * CLASH_PAUSE_S * 2**tries)  # noqa: S311
             try:
                 with self.engine.begin() as connection:
-                    tx = self._tx(connection, writes=True)
-                    result = verb(tx)
-                self.statements_total += tx.statements
-                return result, tx
+                    if not self.is_sqlite:
+                        lane.begin(connection)
+                    return self._attempt(connection, verb)
             except DBAPIError as error:
                 if not _is_worth_repeating(error):
                     raise translated(error) from error
         raise Unavailable("The database is too busy; try again.", because="serialisation failures")
+
+    def _attempt(self, connection: Connection, verb: Verb[T]) -> tuple[T, Tx]:
+        tx = self._tx(connection, writes=True)
+        try:
+            return verb(tx), tx
+        finally:
+            self.statements_total += tx.statements
 
     def _publish(self, tx: Tx) -> None:
         for do in tx.after:
@@ -403,7 +420,25 @@ def _sqlite(url: str) -> Engine:
 
 
 def _postgresql(url: str) -> Engine:
-    return create_engine(url, pool_size=16, max_overflow=4, isolation_level="SERIALIZABLE")
+    # One writes at a time (lane.py), so that each statement may see what is there when it runs.
+    return create_engine(
+        url,
+        pool_size=16,
+        max_overflow=4,
+        isolation_level="READ COMMITTED",
+        connect_args={
+            "options": f"-c idle_in_transaction_session_timeout={lane.SILENCE_MS_MAX}",
+            "application_name": "cairn",
+        },
+    )
+
+
+def with_driver(url: str) -> str:
+    """A database's address as people write it, with the driver that we use."""
+    for scheme in ("postgresql://", "postgres://"):
+        if url.startswith(scheme):
+            return "postgresql+psycopg://" + url.removeprefix(scheme)
+    return url
 
 
 def translated(error: DBAPIError) -> Exception:

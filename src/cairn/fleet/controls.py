@@ -46,6 +46,8 @@ class Controls:
         self._lose_all = lose_all
         self._living: frozenset[str] = frozenset()
         self._beats = 0  # without a failure
+        self._has_left = False
+        self._at_work = asyncio.Lock()
         self._news = asyncio.Event()
         database.on_wake(self._hint)
 
@@ -60,7 +62,9 @@ class Controls:
             control_store.remove(tx, self.me.id)
             tx.wake(TOPIC)
 
-        await self._database.write(remove)
+        async with self._at_work:  # A beat would bring us back.
+            self._has_left = True
+            await self._database.write(remove)
 
     async def run(self) -> None:
         """Runs until cancelled."""
@@ -76,6 +80,11 @@ class Controls:
                     await self._news.wait()
 
     async def _beat(self) -> None:
+        async with self._at_work:
+            if not self._has_left:
+                await self._renew()
+
+    async def _renew(self) -> None:
         # Whoever was away itself (a pause, a database that did not answer) cannot tell who is dead.
         may_judge = self._beats >= BEATS_TO_JUDGE
         was_known, found = await self._database.write(

@@ -56,6 +56,7 @@ class Route(Struct, frozen=True, kw_only=True):
     body_bytes_max: int = 1 << 20
     streams: bool = False  # the body is not read: `call.stream` yields it
     reads: bool | None = None  # None: GET and HEAD read, the rest write
+    stale_ok: bool = False  # a replica of the database may answer, if it is current enough
 
 
 class Service(Struct, frozen=True, kw_only=True):

@@ -238,9 +238,12 @@ class _Responder:
             do = route.do
             assert do is not None
             reads = route.reads if route.reads is not None else route.method in ("GET", "HEAD")
-            transact = self._shell.database.read if reads else self._shell.database.write
+            database = self._shell.database
             async with asyncio.timeout(REQUEST_SECONDS_MAX):
-                result = await transact(lambda tx: do(tx, call))
+                if reads:
+                    result = await database.read(lambda tx: do(tx, call), stale_ok=route.stale_ok)
+                else:
+                    result = await database.write(lambda tx: do(tx, call))
         return result if isinstance(result, Reply) else Reply(body=result)
 
     def _refuse(

@@ -14,6 +14,7 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 from cairn.core import log
 from cairn.core.clock import Clock
+from cairn.core.errors import Conflict
 from cairn.db import secrets
 from cairn.db.engine import Database, Tx
 from cairn.db.feed import EVERYTHING
@@ -49,7 +50,10 @@ class KeyRepository:
         self._clock = clock
         self._keep = keep
         before = _files(folder)
-        database.write_now(lambda tx: self._ensure(tx, before))
+        try:
+            database.write_now(lambda tx: self._ensure(tx, before))
+        except Conflict:  # Another process made them at the same moment.
+            database.write_now(lambda tx: self._ensure(tx, before))
         self._load()
         database.on_wake(self._hint)
 

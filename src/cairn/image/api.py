@@ -345,7 +345,7 @@ _DOCUMENTS = (
 _IMAGES = (
     Route(method="POST", path="/v2/images", rule="add_image", do=create_image, body=object,
           status=201),
-    Route(method="GET", path="/v2/images", rule="get_images", do=list_images),
+    Route(method="GET", path="/v2/images", rule="get_images", do=list_images, stale_ok=True),
     Route(method="DELETE", path="/v2/images", rule="delete_image", do=refuse_no_id, status=204),
     Route(method="GET", path=_IMAGE, rule="get_image", do=show_image),
     Route(method="PATCH", path=_IMAGE, rule="modify_image", do=update_image, body=object),

@@ -18,7 +18,7 @@ from cairn.compute import console
 from cairn.core import log
 from cairn.core.errors import CloudError
 from cairn.db.engine import Database
-from cairn.fleet.stream import NodeStreams
+from cairn.fleet.peers import Peers
 from cairn.wire.link import StreamLink
 
 SOCKET_PATH = "/console/socket"
@@ -31,10 +31,10 @@ _log = log.get("web.console")
 
 
 def mount(
-    app: falcon.asgi.App[Any, Any], *, database: Database, streams: NodeStreams, pages: Path
+    app: falcon.asgi.App[Any, Any], *, database: Database, screens: Peers, pages: Path
 ) -> None:
     """Serve the socket, and noVNC's files out of `pages`."""
-    app.add_route(SOCKET_PATH, _Socket(database, streams))
+    app.add_route(SOCKET_PATH, _Socket(database, screens))
     app.add_route(PAGE_PATH, _Page())
     app.add_static_route(PAGES, str(pages))
 
@@ -50,9 +50,9 @@ class _Page:
 
 
 class _Socket:
-    def __init__(self, database: Database, streams: NodeStreams) -> None:
+    def __init__(self, database: Database, screens: Peers) -> None:
         self._database = database
-        self._streams = streams
+        self._screens = screens
 
     async def on_get(self, req: Request, resp: Response) -> None:
         raise falcon.HTTPError(426, title="Upgrade Required", headers={"Upgrade": "websocket"})
@@ -63,7 +63,7 @@ class _Socket:
         await ws.accept("binary" if "binary" in protocols else None)
         try:
             node_id, server_id = await self._database.write(lambda tx: console.redeem(tx, token))
-            async with self._streams.screen(node_id, server_id) as link:
+            async with self._screens.screen(node_id, server_id) as link:
                 await _carry(ws, link)
         except CloudError as error:
             _log.info("console refused", error=str(error))

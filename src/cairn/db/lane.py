@@ -1,0 +1,131 @@
+"""PostgreSQL's writes: one transaction at a time in the whole cloud, with all that has queued up here.
+
+Nearly every write of a cloud meets another one on some row (a project's quota, the number of the host that
+writes a zone's network), so that transactions side by side would mostly clash and be made again, dearer
+than having waited (measured: docs/decisions/0008). So each takes one lock first, for all control processes,
+and what has gathered meanwhile is done within one: a savepoint each, one commit for all. A process that
+falls silent while it has the lock is cut off by the database.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
+
+GROUP_MAX = 64  # writes that share one commit
+SILENCE_MS_MAX = 10_000  # in a transaction, after which the database ends it
+_LOCK = text("SELECT pg_advisory_xact_lock(109270032084599)")  # "cairnw" in ASCII
+_SAVEPOINT, _UNDO, _KEEP = (
+    "SAVEPOINT verb",
+    "ROLLBACK TO SAVEPOINT verb; RELEASE SAVEPOINT verb",
+    "RELEASE SAVEPOINT verb",
+)
+
+Attempt = Callable[[Connection], tuple[Any, Any]]
+"""Runs a verb; its result and its transaction's record."""
+
+
+class Outcome(NamedTuple):
+    future: "asyncio.Future[Any]"
+    result: Any
+    tx: Any  # None: it failed
+    failure: BaseException | None
+
+
+def begin(connection: Connection) -> None:
+    """Wait until no other process writes. The transaction's first statement."""
+    connection.execute(_LOCK)
+
+
+class Lane:
+    """This process's way into the lane."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        publish: Callable[[Any], None],
+        translate: Callable[[DBAPIError], Exception],
+    ) -> None:
+        self._engine = engine
+        self._publish = publish
+        self._translate = translate
+        self._waiting: deque[tuple[Attempt, asyncio.Future[Any]]] = deque()
+        self._is_busy = False
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="db-write")
+
+    def submit(self, attempt: Attempt) -> "asyncio.Future[Any]":
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        self._waiting.append((attempt, future))
+        if not self._is_busy:
+            self._is_busy = True
+            self._start(loop)
+        return future
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=True)
+
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        group: list[tuple[Attempt, asyncio.Future[Any]]] = []
+        while self._waiting and len(group) < GROUP_MAX:
+            attempt, future = self._waiting.popleft()
+            # A caller that gave up before we began gets nothing done; once begun, it is done.
+            if not future.cancelled():
+                group.append((attempt, future))
+        if not group:
+            self._is_busy = False
+            return
+        work = loop.run_in_executor(self._thread, self._run, group)
+        # In the thread's own words: whoever asked may have given up meanwhile.
+        work.add_done_callback(lambda done: self._finish(loop, group, done))
+
+    def _run(self, group: Sequence[tuple[Attempt, "asyncio.Future[Any]"]]) -> list[Outcome]:
+        """In the lane's thread: all of the group, or an exception and none of it."""
+        with self._engine.begin() as connection:
+            begin(connection)
+            if len(group) == 1:
+                attempt, future = group[0]
+                return [Outcome(future, *attempt(connection), None)]
+            return [self._attempt(connection, attempt, future) for attempt, future in group]
+
+    def _attempt(
+        self, connection: Connection, attempt: Attempt, future: "asyncio.Future[Any]"
+    ) -> Outcome:
+        raw = connection.connection.cursor()
+        raw.execute(_SAVEPOINT)
+        try:
+            result, tx = attempt(connection)
+        except Exception as error:
+            raw.execute(_UNDO)
+            cause = self._translate(error) if isinstance(error, DBAPIError) else error
+            return Outcome(future, None, None, cause)
+        raw.execute(_KEEP)
+        return Outcome(future, result, tx, None)
+
+    def _finish(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        group: Sequence[tuple[Attempt, "asyncio.Future[Any]"]],
+        done: "asyncio.Future[list[Outcome]]",
+    ) -> None:
+        error = asyncio.CancelledError() if done.cancelled() else done.exception()
+        if error is not None:
+            cause = self._translate(error) if isinstance(error, DBAPIError) else error
+            outcomes = [Outcome(future, None, None, cause) for _, future in group]
+        else:
+            outcomes = done.result()
+        for outcome in outcomes:
+            if outcome.tx is not None:
+                self._publish(outcome.tx)
+            if outcome.future.done():
+                continue
+            if outcome.failure is not None:
+                outcome.future.set_exception(outcome.failure)
+            else:
+                outcome.future.set_result(outcome.result)
+        self._start(loop)
