@@ -44,6 +44,7 @@ OPEN = {"service", "records"}
 
 ALSO_OPEN = {
     "cairn.fleet.hosts": "how hosts are arranged: an operator's verbs, in a file of their own",
+    "cairn.fleet.loss": "what is done about lost hosts: verbs, of which recovery is the second half",
     "cairn.fleet.ask": "how to ask a host: a type that app.py hands to whoever needs it",
     "cairn.network.wishes": "what can be wished of a port: records that only verbs read",
     "cairn.placement.fit": "which hosts fit: pure, over arrays that the asker fills",

@@ -23,6 +23,7 @@ PROFILES = ("steady", "boot-storm", "reconnect-storm", "host-failures", "joining
 @click.option("--first", type=int, default=1, show_default=True, help="The first of them.")
 @click.option("--nodes", type=click.IntRange(1, 1000), default=3, show_default=True)
 @click.option("--wishes", type=click.IntRange(1, 100_000), default=60, show_default=True)
+@click.option("--losses", is_flag=True, help="Histories in which hosts are lost, too.")
 @click.option("--hosts", type=click.IntRange(1, 50_000), help="Measure a cloud of so many hosts.")
 @click.option("--servers", type=click.IntRange(0), default=0, help="That it holds already.")
 @click.option(
@@ -50,6 +51,7 @@ def sim(
     first: int,
     nodes: int,
     wishes: int,
+    losses: bool,
     hosts: int | None,
     servers: int,
     profiles: tuple[str, ...],
@@ -66,7 +68,9 @@ def sim(
 ) -> None:
     """Play the real control plane and agents over fake engines: histories, or with --hosts a measured load."""
     if hosts is None:
-        _histories(seed, seeds=seeds, first=first, nodes=nodes, wishes=wishes)
+        _histories(
+            seed, seeds=seeds, first=first, nodes=nodes, wishes=wishes, losses=losses
+        )
         return
     from cairn.sim.load.show import Load
 
@@ -101,22 +105,26 @@ def _measure(load: "object", file: Path | None) -> None:
         raise CloudError(f"{len(found.wrong)} promises were not kept; see above.")
 
 
-def _histories(seed: int | None, *, seeds: int, first: int, nodes: int, wishes: int) -> None:
+def _histories(
+    seed: int | None, *, seeds: int, first: int, nodes: int, wishes: int, losses: bool
+) -> None:
     chosen = [seed] if seed is not None else list(range(first, first + seeds))
     if seed is None:
         _be_silent()
-    failed = [s for s in chosen if not _play(s, nodes=nodes, wishes=wishes)]
+    failed = [s for s in chosen if not _play(s, nodes=nodes, wishes=wishes, losses=losses)]
     if failed:
         raise CloudError(f"{len(failed)} of {len(chosen)} histories broke: {failed}")
     click.secho(f"{len(chosen)} histories, every invariant held.", fg="green")
 
 
-def _play(seed: int, *, nodes: int, wishes: int) -> bool:
-    from cairn.sim.story import play
+def _play(seed: int, *, nodes: int, wishes: int, losses: bool) -> bool:
+    from cairn.sim import losses as with_losses
+    from cairn.sim import story
     from cairn.sim.world import Broken
 
     began_s = time.monotonic()
     try:
+        play = with_losses.play if losses else story.play
         outcome = play(seed=seed, nodes=nodes, wishes=wishes)
     except Broken as error:
         click.secho(str(error), fg="red")

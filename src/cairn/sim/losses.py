@@ -36,6 +36,7 @@ def play(*, seed: int, nodes: int = 4, wishes: int = 40, moves: bool = False) ->
         has_power=kind in ("power", "both"),
         has_shared_pool=kind in ("pool", "both"),
     ) as world:
+        world.how = f" --losses --wishes {wishes}"
         tenant = MarkingTenant(world, dice)
         tenant.moves = moves
         world.do(tenant.settle_in())

@@ -55,6 +55,7 @@ class World:
         has_shared_pool: bool = False,
     ) -> None:
         """`has_power`: hosts switch each other's; `has_shared_pool`: all hosts have one pool."""
+        self.how = ""  # what else `cairn sim` must be told to play this history
         self.seed = seed
         self.dice = random.Random(seed)  # noqa: S311 - reproducible on purpose
         self.loop = VirtualLoop()
@@ -225,7 +226,7 @@ class World:
     def story(self, what: str) -> str:
         return (
             f"seed {self.seed} at {self.now_s:.1f} s: {what}\n"
-            f"replay: cairn sim --seed {self.seed} --nodes {len(self.nodes)}"
+            f"replay: cairn sim --seed {self.seed} --nodes {len(self.nodes)}{self.how}"
         )
 
 
