@@ -80,15 +80,16 @@ def _wait(settings: Settings, token: JoinToken, step: Step) -> Standing:
         launch.raise_if_failing(settings, "agent")
         told = launch.agent_state(settings)
         if not told or not told["is_connected"]:
-            why = told.get("why", "") if told else ""
+            # What the control plane says may be about the agent that ran here before.
+            why = str(told.get("why", ""))
             step.tell(f"the agent connects; {why or launch.last_line(settings, 'agent')}")
+            return None
         if found is None:
             found = joining.find(token, lambda _: None)
         standing = joining.standing(found, token, node_id)
         if standing.is_at_work:
             return standing
-        if told and told["is_connected"]:
-            step.tell(f"the agent looks at what is here; {launch.last_line(settings, 'agent')}")
+        step.tell(f"the agent looks at what is here; {launch.last_line(settings, 'agent')}")
         return None
 
     try:
