@@ -158,6 +158,7 @@ def test_a_backup_is_whole_and_leaves_nothing_half(database: Path, tmp_path: Pat
     assert made.name.startswith(f"before-{NEW}-")
     assert [p.name for p in made.parent.iterdir()] == [made.name]
     assert made.parent.stat().st_mode & 0o077 == 0
+    assert made.stat().st_mode & 0o077 == 0
 
 
 def test_a_database_that_cannot_be_read_is_no_backup(tmp_path: Path) -> None:

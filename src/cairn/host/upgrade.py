@@ -192,6 +192,7 @@ def back_up_sqlite(database: Path, state: Path, *, release: str) -> Path:
     target = _target(state, release, "db")
     part = target.with_suffix(".part")
     _require_room(database, part.parent)
+    part.touch(mode=0o600)  # It holds what the database holds: keys and hashes.
     source = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
     copy = sqlite3.connect(part)
     try:
