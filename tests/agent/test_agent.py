@@ -105,6 +105,14 @@ def test_a_stopped_guest_stays_stopped_after_a_reboot(host: Host) -> None:
     assert host.node.hypervisor.boots[GUEST] == 1
 
 
+def test_a_guest_that_died_with_its_host_and_should_be_off_is_stopped(host: Host) -> None:
+    host.start()
+    host.do(host.node.cut_power())
+    host.start(want=guest(power=Power.STOPPED))
+    assert host.state() is GuestState.STOPPED
+    assert host.node.hypervisor.boots[GUEST] == 1
+
+
 def test_a_deaf_guest_is_cut_off_after_its_grace(host: Host) -> None:
     host.start()
     host.node.hypervisor.deaf.add(GUEST)

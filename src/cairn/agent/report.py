@@ -136,7 +136,9 @@ def _state(view: GuestView, spec: GuestSpec | None) -> GuestState:
     if view.running:
         return GuestState.STOPPING if view.stopping else GuestState.RUNNING
     if view.crashed:
-        return GuestState.CRASHED
+        # Nobody boots it again where it should be off: that is all that was wished.
+        is_off = spec is not None and spec.power is Power.STOPPED
+        return GuestState.STOPPED if is_off else GuestState.CRASHED
     if spec is not None and spec.power is Power.RUNNING and view.boot_number < spec.boot_number:
         return GuestState.WAITING
     return GuestState.ENDED if view.ended else GuestState.STOPPED
