@@ -354,7 +354,7 @@ async def _serve(settings: Settings, database: Database, pages: Path) -> None:
         cloud.accept,
         settings.node_address,
         settings.node_port,
-        ssl=_node_context(settings),
+        ssl=_node_context(settings, cloud.streams),
     )
 
     def drain() -> None:
@@ -460,8 +460,13 @@ def _peer_connector(settings: Settings) -> Connect:
     return connect_peer
 
 
-def _node_context(settings: Settings) -> ssl.SSLContext:
+def _node_context(settings: Settings, streams: NodeStreams) -> ssl.SSLContext:
+    def refused(why: str) -> None:
+        streams.refusals[why] += 1
+        _log.warning("connection to the node port refused", why=why)
+
     return tls.server_context(
+        refused=refused,
         authority=settings.certs_dir / "ca.crt",
         certificate=settings.certs_dir / "server.crt",
         key=settings.certs_dir / "server.key",

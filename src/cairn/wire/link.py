@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from cairn.core.errors import Invalid, Unavailable
 from cairn.core.ids import ImageId, NodeId, ServerId
+from cairn.wire import tls
 from cairn.wire.report import NodeReport
 from cairn.wire.spec import NodeSpec
 
@@ -207,7 +208,8 @@ class StreamLink:
                     raise Invalid(f"A frame of {size} bytes is larger than {FRAME_BYTES_MAX}.")
                 data = await self.reader.readexactly(size)
         except (OSError, EOFError, TimeoutError) as error:
-            raise Unavailable("The connection is gone.", because=repr(error)) from error
+            why = tls.why_failed(error) or repr(error)
+            raise Unavailable("The connection is gone.", because=why) from error
         try:
             return decode(data)
         except msgspec.DecodeError as error:
@@ -248,7 +250,8 @@ async def connect(host: str, port: int, context: ssl.SSLContext) -> StreamLink:
             reader, writer = await asyncio.open_connection(host, port, ssl=context)
     except (OSError, TimeoutError, ssl.SSLError) as error:
         raise Unavailable(
-            f"The control plane at {host}:{port} cannot be reached.", because=repr(error)
+            f"The control plane at {host}:{port} cannot be reached.",
+            because=tls.why_failed(error) or repr(error),
         ) from error
     return StreamLink(reader, writer)
 
