@@ -36,6 +36,11 @@ def wipe(yes: bool, state: Path | None) -> None:
         click.confirm(f"Delete everything in {settings.state}?", abort=True)
     _stop(settings, keep_guests=False)
     teardown.wipe(settings)
+    if not settings.control:
+        click.echo(
+            "Its cloud does not know that this host is gone: `cairn host remove"
+            f" {settings.effective_host_name} --gone` there, once it is lost."
+        )
     click.echo(
         f"{settings.state} is gone. Engines and images to build from are in {settings.cache}."
     )
