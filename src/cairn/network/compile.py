@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
-from cairn.core.ids import NetworkId, NodeId, SecurityGroupId, ServerId, SubnetId
+from cairn.core.ids import NetworkId, NodeId, PortId, SecurityGroupId, SubnetId
 from cairn.network.addresses import with_prefix
 from cairn.network.records import (
     DISTRIBUTED,
@@ -30,8 +30,6 @@ from cairn.wire.spec import (
     GroupRuleSpec,
     GroupSpec,
     MetadataNetworkSpec,
-    PortAddress,
-    PortSpec,
     ProviderSpec,
     RouterPortSpec,
     RouterSpec,
@@ -83,29 +81,22 @@ def zone(records: ZoneRecords) -> ZoneSpec:
     )
 
 
-def guest_ports(
-    ports: Iterable[Port], networks: Mapping[NetworkId, Network], subnets: Mapping[SubnetId, Subnet]
-) -> tuple[PortSpec, ...]:
-    """The ports bound to one host, as it should plug them."""
-    return tuple(
-        PortSpec(
-            id=p.id,
-            network_id=p.network_id,
-            server_id=ServerId(p.device_id),
-            mac=p.mac,
-            mtu=networks[p.network_id].mtu,
-            addresses=tuple(_address(subnets[a.subnet_id], a.ip) for a in p.addresses),
-        )
-        for p in sorted(ports, key=_id)
-    )
-
-
 def metadata_networks(
-    ports: Iterable[Port], subnets: Mapping[SubnetId, Subnet]
+    rows: Iterable[tuple[str, str, str, str, str]],
 ) -> tuple[MetadataNetworkSpec, ...]:
-    """From the metadata ports of some networks: those that have an address to answer on."""
-    specs = [_metadata(p, subnets) for p in ports if p.addresses]
-    return tuple(sorted(specs, key=lambda s: s.network_id))
+    """From (network, port, MAC, address, CIDR) of metadata ports, those of a network together."""
+    found: dict[str, tuple[str, str, list[str]]] = {}
+    for network_id, port_id, mac, ip, cidr in rows:
+        found.setdefault(network_id, (port_id, mac, []))[2].append(with_prefix(ip, cidr))
+    return tuple(
+        MetadataNetworkSpec(
+            network_id=NetworkId(network_id),
+            port_id=PortId(port_id),
+            mac=mac,
+            addresses=tuple(sorted(held)),
+        )
+        for network_id, (port_id, mac, held) in sorted(found.items())
+    )
 
 
 def _id(thing: Network | Port | Group | Router | Subnet) -> str:
@@ -123,18 +114,6 @@ def _metadata(port: Port, subnets: Mapping[SubnetId, Subnet]) -> MetadataNetwork
 
 def _with_prefixes(port: Port, subnets: Mapping[SubnetId, Subnet]) -> tuple[str, ...]:
     return tuple(sorted(with_prefix(a.ip, subnets[a.subnet_id].cidr) for a in port.addresses))
-
-
-def _address(subnet: Subnet, ip: str) -> PortAddress:
-    return PortAddress(
-        subnet_id=subnet.id,
-        ip=ip,
-        cidr=subnet.cidr,
-        gateway_ip=subnet.gateway_ip,
-        dns=subnet.dns,
-        routes=tuple((r.destination, r.nexthop) for r in subnet.routes),
-        dhcp=subnet.has_dhcp,
-    )
 
 
 def _switch(

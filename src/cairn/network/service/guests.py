@@ -12,9 +12,9 @@ from cairn.network.records import COMPUTE_OWNER, AddressPart, Network, Port, Ser
 from cairn.network.service import ports as port_service
 from cairn.network.store import agents as agent_store
 from cairn.network.store import groups as group_store
+from cairn.network.store import host_ports, resources, routers, tables
 from cairn.network.store import networks as network_store
 from cairn.network.store import ports as store
-from cairn.network.store import resources, routers, tables
 from cairn.network.store import server_ports as server_port_store
 from cairn.wire.report import NodeReport
 from cairn.wire.spec import MetadataNetworkSpec, PortSpec, ZoneSpec
@@ -108,28 +108,17 @@ def zones_of_ports(tx: Tx, port_ids: Iterable[str]) -> set[str]:
 
 def ports_of(tx: Tx, node_id: NodeId) -> tuple[PortSpec, ...]:
     """What the host should have plugged."""
-    found = store.ports_of_node(tx, node_id)
-    networks = network_store.networks_by_id(tx, (p.network_id for p in found))
-    subnets = network_store.subnets_by_id(tx, (a.subnet_id for p in found for a in p.addresses))
-    return compiler.guest_ports(found, networks, subnets)
+    return host_ports.ports_of_node(tx, node_id)
 
 
 def ports_of_servers(tx: Tx, server_ids: Iterable[ServerId]) -> tuple[PortSpec, ...]:
     """What a host that is about to receive these servers should have plugged."""
-    if not (ids := tuple(server_ids)):
-        return ()
-    found = store.ports_of_devices(tx, ids)
-    networks = network_store.networks_by_id(tx, (p.network_id for p in found))
-    subnets = network_store.subnets_by_id(tx, (a.subnet_id for p in found for a in p.addresses))
-    return compiler.guest_ports(found, networks, subnets)
+    return host_ports.ports_of_servers(tx, server_ids)
 
 
 def metadata_networks_of(tx: Tx, node_id: NodeId) -> tuple[MetadataNetworkSpec, ...]:
     """Networks whose guests on this host ask 169.254.169.254."""
-    found = store.ports_of_node(tx, node_id)
-    ours = store.metadata_ports(tx, (p.network_id for p in found))
-    subnets = network_store.subnets_by_id(tx, (a.subnet_id for p in ours for a in p.addresses))
-    return compiler.metadata_networks(ours, subnets)
+    return compiler.metadata_networks(host_ports.metadata_addresses(tx, node_id))
 
 
 def counts_by_zone(tx: Tx) -> dict[str, int]:

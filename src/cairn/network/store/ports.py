@@ -20,7 +20,7 @@ from sqlalchemy import (
 from cairn.core.errors import NotFound
 from cairn.core.ids import NodeId, PortId, ProjectId, SecurityGroupId, SubnetId
 from cairn.db.engine import Tx
-from cairn.db.prepared import Prepared
+from cairn.db.prepared import Prepared, inserting
 from cairn.network.records import (
     DISTRIBUTED,
     OUR_OWNERS,
@@ -123,6 +123,11 @@ def zones_of_ports(tx: Tx, ids: Iterable[str]) -> set[str]:
 
 
 def port(tx: Tx, reach: ProjectId | None, port_id: str) -> Port:
+    if reach is None:
+        row = tx.run(_PORT, {"port_id": port_id}).first()
+        if row is None:
+            raise NotFound(f"PortNotFound: Port {port_id[:64]} could not be found.")
+        return _one(tx, row)
     query = select(ports).where(ports.c.id == port_id)
     visible = _sees(reach)
     if visible is not None:
@@ -152,8 +157,6 @@ def ports_of_zone(tx: Tx, zone: str) -> list[Port]:
 
 
 def ports_of_node(tx: Tx, node_id: NodeId) -> list[Port]:
-    if not seen_on_node(tx, node_id):
-        return []
     return _where(tx, ports.c.node_id == node_id)
 
 
@@ -191,6 +194,8 @@ def counted_ports(project_id: str) -> ColumnElement[bool]:
 def load(tx: Tx, rows: Sequence[Any]) -> list[Port]:
     """Rows with their addresses, groups and tags: three statements, however many rows."""
     ids = [row.id for row in rows]
+    if len(ids) == 1:
+        return [_one(tx, rows[0])]
     labels = tags_of(tx, ids)
     held: dict[str, tuple[Address, ...]] = {}
     joined: dict[str, tuple[SecurityGroupId, ...]] = {}
@@ -221,10 +226,42 @@ def load(tx: Tx, rows: Sequence[Any]) -> list[Port]:
     ]
 
 
+_ADDRESSES_OF_ONE = Prepared(
+    select(addresses.c.subnet_id, addresses.c.ip)
+    .where(addresses.c.port_id == bindparam("port_id"))
+    .order_by(addresses.c.position, addresses.c.ip)
+)
+_GROUPS_OF_ONE = Prepared(
+    select(port_groups.c.group_id)
+    .where(port_groups.c.port_id == bindparam("port_id"))
+    .order_by(port_groups.c.group_id)
+)
+_PORT = Prepared(select(ports).where(ports.c.id == bindparam("port_id")))
+_PORT_NAMES = tuple(c.name for c in ports.c)
+
+
+def _one(tx: Tx, row: Any) -> Port:
+    """One port with its addresses, groups and tags."""
+    values = (
+        dict(row._mapping) if hasattr(row, "_mapping") else dict(zip(_PORT_NAMES, row, strict=True))
+    )
+    of_it = {"port_id": values["id"]}
+    return Port(
+        **values,
+        addresses=tuple(
+            Address(subnet_id=subnet_id, ip=ip)
+            for subnet_id, ip in tx.run(_ADDRESSES_OF_ONE, of_it)
+        ),
+        group_ids=tuple(tx.run(_GROUPS_OF_ONE, of_it).scalars()),
+        tags=tags_of(tx, [values["id"]]).get(values["id"], ()),
+    )
+
+
 def add_port(tx: Tx, port: Port) -> None:
     """A new port with its addresses and groups. A taken address is an IntegrityError: the verb has looked
     before."""
-    tx.execute(insert(ports).values({c.name: getattr(port, c.name) for c in ports.c}))
+    values = {name: getattr(port, name) for name in _PORT_NAMES}
+    tx.run(inserting(ports, _PORT_NAMES), values)
     _add_addresses(tx, port.id, port.addresses)
     _add_groups(tx, port.id, port.group_ids)
 
@@ -297,14 +334,12 @@ def _add_addresses(tx: Tx, port_id: PortId, wanted: Sequence[Address]) -> None:
         {"subnet_id": a.subnet_id, "ip": a.ip, "port_id": port_id, "position": position}
         for position, a in enumerate(wanted)
     ]
-    if rows:
-        tx.execute(insert(addresses), rows)
+    tx.run_many(inserting(addresses, ("subnet_id", "ip", "port_id", "position")), rows)
 
 
 def _add_groups(tx: Tx, port_id: PortId, group_ids: Iterable[str]) -> None:
     rows = [{"port_id": port_id, "group_id": g} for g in sorted(set(group_ids))]
-    if rows:
-        tx.execute(insert(port_groups), rows)
+    tx.run_many(inserting(port_groups, ("port_id", "group_id")), rows)
 
 
 def _where(tx: Tx, condition: ColumnElement[bool]) -> list[Port]:
