@@ -29,7 +29,7 @@ from cairn.agent.doors import Doors
 from cairn.core.clock import SystemClock
 from cairn.core.ids import NodeId
 from cairn.db import migrate
-from cairn.db.engine import Database
+from cairn.db.engine import Database, open_sqlite
 from cairn.drivers.networks.fake import Fabric
 from cairn.fleet import service as fleet
 from cairn.host import certs, private_files
@@ -220,22 +220,33 @@ class Client:
 class Rig:
     """The cloud under test."""
 
-    def __init__(self, folder: Path, database_url: str, *, controls: int, **words: Any) -> None:
+    def __init__(
+        self, folder: Path, database_url: str | None, *, controls: int, **words: Any
+    ) -> None:
+        """Without a database's address, the one process keeps a file."""
         self.folder = folder
-        self.database = Database(database_url)
-        make_tables(self.database)
-        words = {"database_url": database_url, **words}
+        if database_url is not None:
+            words = {"database_url": database_url, **words}
         self.controls = [Control(folder / f"c{n}", **words) for n in range(controls)]
         first = self.controls[0]
         first.prepare()
-        given = msgspec.json.encode(handover.export(first.settings))
-        for control in self.controls[1:]:
-            handover.take(control.settings, given)
-            control.prepare()
+        self.database = (
+            Database(database_url)
+            if database_url is not None
+            else open_sqlite(first.settings.control_dir / "cairn.db")
+        )
+        make_tables(self.database)
         self.nodes: list[SimNode] = []
         self._fabric = Fabric()
         self._doors: dict[NodeId, Doors] = {}
         self._client: Client | None = None
+        if database_url is None:
+            assert controls == 1, "a file is for one process"
+            return
+        given = msgspec.json.encode(handover.export(first.settings))
+        for control in self.controls[1:]:
+            handover.take(control.settings, given)
+            control.prepare()
 
     @property
     def client(self) -> Client:

@@ -54,7 +54,7 @@ class Load:
 
 async def test_killed_in_the_middle_of_many_requests(rig: Rig) -> None:
     async with running(rig):
-        one, other = rig.controls
+        one, _ = rig.controls
         load = Load(rig, await settle_in(rig.client))
         work = [asyncio.create_task(load.run(f"w{n}", SERVERS // 6)) for n in range(6)]
         await until(lambda: len(load.accepted) >= SERVERS // 4)

@@ -17,12 +17,14 @@ from sqlalchemy import (
     Integer,
     String,
     Table,
+    TypeDecorator,
     column,
     func,
     inspect,
     select,
     table,
     text,
+    type_coerce,
 )
 
 from cairn.core.errors import Conflict, Unavailable
@@ -102,23 +104,21 @@ def _empty(connection: Connection) -> None:
 
 def _copy(origin: Connection, goal: Connection, one: Table) -> None:
     """By PostgreSQL's COPY, several times as fast as inserts."""
-    columns = list(one.columns)
-    binds = [c.type.dialect_impl(goal.dialect).bind_processor(goal.dialect) for c in columns]
-    names = ", ".join(f'"{c.name}"' for c in columns)
+    names = ", ".join(f'"{c.name}"' for c in one.columns)
     cursor = goal.connection.cursor()
     with cursor.copy(f'COPY "{one.name}" ({names}) FROM STDIN') as copy:
         for rows in _pages(origin, one):
             for row in rows:
-                copy.write_row(
-                    [
-                        value if bind is None else bind(value)
-                        for value, bind in zip(row, binds, strict=True)
-                    ]
-                )
+                copy.write_row(row)
 
 
 def _pages(connection: Connection, one: Table) -> Iterator[Sequence[Any]]:
-    result = connection.execution_options(yield_per=ROWS_AT_ONCE).execute(select(one))
+    """Rows as the database keeps them: what is inside a text is nobody's business here."""
+    columns = [
+        type_coerce(c, c.type.impl_instance) if isinstance(c.type, TypeDecorator) else c
+        for c in one.columns
+    ]
+    result = connection.execute(select(*columns), execution_options={"yield_per": ROWS_AT_ONCE})
     yield from result.partitions()
 
 
