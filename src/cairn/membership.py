@@ -66,7 +66,7 @@ def remove(tx: Tx, node: Node, *, is_gone: bool) -> None:
         volume_loss.write_off(tx, node.id)
     else:
         _require_joined(node)
-        _require_empty(tx, node)
+        require_empty(tx, node)
     network.forget_node(tx, node.id)
     placement.forget_node(tx, node.id)
     aggregates.forget_host(tx, node.id)
@@ -101,20 +101,27 @@ def _require_joined(node: Node) -> None:
         )
 
 
-def _require_empty(tx: Tx, node: Node) -> None:
+def require_empty(tx: Tx, node: Node) -> None:
+    """Raises Conflict naming what lives on the host, or is on its way to it."""
     names = servers.names_by_node(tx, [node.id]).get(node.id, [])
     count = len(volumes.volumes_on(tx, node.id))
-    if not names and not count:
+    coming = len(placement.claims_on(tx, node.id)) - len(names)
+    if not names and not count and coming <= 0:
         return
     shown = ", ".join(name or server_id for server_id, name in names[:NAMED_MAX])
     more = f" and {len(names) - NAMED_MAX} more" if len(names) > NAMED_MAX else ""
-    lives = [f"{len(names)} servers ({shown}{more})"] if names else []
-    lives += [f"{count} volumes"] if count else []
+    lives = [f"{_counted(len(names), 'server')} ({shown}{more})"] if names else []
+    lives += [_counted(count, "volume")] if count else []
+    lives += [f"{_counted(coming, 'server')} on its way there"] if coming > 0 else []
     raise Conflict(
-        f"Host {node.hostname} cannot be removed: on it live {' and '.join(lives)}."
+        f"Host {node.hostname} cannot be removed while it has {' and '.join(lives)}."
         f" `cairn host drain {node.hostname}` moves them away; if the host is gone for good,"
         " remove it with --gone."
     )
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
 def _require_silent(node: Node) -> None:
