@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import uvicorn
 import uvloop
 from msgspec import Struct
@@ -30,7 +31,7 @@ from cairn.db.engine import Database, open_sqlite, with_driver
 from cairn.db.feed import Feed
 from cairn.db.notify import Notifier
 from cairn.db.secrets import Sealer
-from cairn.fleet import api_controls, api_hosts, api_join, api_loss
+from cairn.fleet import api_controls, api_hosts, api_join, api_loss, control_store
 from cairn.fleet import control as fleet_control
 from cairn.fleet import service as fleet
 from cairn.fleet.api_join import Addresses
@@ -40,7 +41,7 @@ from cairn.fleet.join import Authority
 from cairn.fleet.peers import Connect, Peers
 from cairn.fleet.records import DEFAULT_ZONE
 from cairn.fleet.stream import NodeStreams
-from cairn.host import certs
+from cairn.host import certs, prepare
 from cairn.http.routes import Service
 from cairn.http.shell import Shell
 from cairn.identity import api as identity_api
@@ -95,7 +96,7 @@ class CloudOptions(Struct, frozen=True, kw_only=True):
     me: Control | None = None
     connect_peer: Connect | None = None
     authority: Authority | None = None  # None: one in memory, for clouds without certificates
-    addresses: Callable[[], Addresses] | None = None  # for join tokens; None: this machine's loopback
+    addresses: Callable[[], Addresses] | None = None  # for join tokens; None: loopback
 
 
 class Cloud:
@@ -259,7 +260,14 @@ class Cloud:
 
     async def _addresses(self) -> Addresses:
         find = self._options.addresses
-        return await asyncio.to_thread(find) if find is not None else NOWHERE
+        found = await asyncio.to_thread(find) if find is not None else NOWHERE
+        if self._controls is None:
+            return found
+        # Hosts that join now learn of every control machine that serves now.
+        living = await self.database.read(control_store.all_controls)
+        served = [control.address for control in living]
+        served = [a for a in served if not is_loopback(split(a, found.node_port)[0])]
+        return msgspec.structs.replace(found, node=tuple(dict.fromkeys((*found.node, *served))))
 
     def _reconcilers(self) -> list[Reconciler]:
         """Those that one process does for all are leased; the others look after what each has itself."""
@@ -350,11 +358,12 @@ async def _serve(settings: Settings, database: Database, pages: Path) -> None:
         screens=cloud.peers,
         pages=pages,
     )
+    node_context = _node_context(settings, cloud.streams)
     nodes = await asyncio.start_server(
         cloud.accept,
         settings.node_address,
         settings.node_port,
-        ssl=_node_context(settings, cloud.streams),
+        ssl=node_context,
     )
 
     def drain() -> None:
@@ -363,17 +372,27 @@ async def _serve(settings: Settings, database: Database, pages: Path) -> None:
         cloud.drain()
 
     door = serving.Door(cloud.shell.app)
-    api = serving.Server(
-        _uvicorn_config(settings, door), door=door, has_peers=cloud.has_peers, on_drain=drain
-    )
-    rounds = asyncio.create_task(cloud.runner.run(), name="reconcilers")
+    config = _uvicorn_config(settings, door)
+    config.load()
+    assert config.ssl is not None, "it was given a certificate"
+    contexts = (node_context, config.ssl)
+    api = serving.Server(config, door=door, has_peers=cloud.has_peers, on_drain=drain)
+    names = prepare.names_of(settings)
+    own = [
+        asyncio.create_task(cloud.runner.run(), name="reconcilers"),
+        asyncio.create_task(
+            serving.keep_certificate(settings.certs_dir, names, lambda: contexts),
+            name="certificate",
+        ),
+    ]
     _log.info("control plane serves", api=settings.api_url, node_port=settings.node_port)
     try:
         await api.serve()  # Handles SIGTERM and SIGINT itself.
     finally:
         nodes.close()
-        rounds.cancel()
-        await asyncio.gather(rounds, return_exceptions=True)
+        for task in own:
+            task.cancel()
+        await asyncio.gather(*own, return_exceptions=True)
         await cloud.close()
 
 

@@ -6,13 +6,22 @@ Then it listens no more, answers what it has taken, and ends. A process without 
 """
 
 import asyncio
-from collections.abc import Callable
+import ssl
+import subprocess
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import uvicorn
 
+from cairn.core import log
+from cairn.core.errors import CloudError
+from cairn.host import certs
+
+_log = log.get("control.serving")
 LINGER_S = 2.0  # a balancer that asks every second has seen it, and idle clients have left
+CERTIFICATE_PERIOD_S = 6 * 3600.0  # between two looks at the API's certificate
 _HEALTH = "/healthz"
 _DRAINING = b'{"status":"draining"}'
 
@@ -81,3 +90,20 @@ async def _say_draining(send: Any) -> None:
     headers = [(b"content-type", b"application/json"), (b"retry-after", b"1")]
     await send({"type": "http.response.start", "status": 503, "headers": headers})
     await send({"type": "http.response.body", "body": _DRAINING})
+
+
+async def keep_certificate(
+    folder: Path, also: tuple[str, ...], contexts: Callable[[], Iterable[ssl.SSLContext]]
+) -> None:
+    """Renew the API's certificate before it ends, and take it into use for connections from then on.
+    For ever."""
+    where = certs.paths(folder)
+    while True:
+        await asyncio.sleep(CERTIFICATE_PERIOD_S)
+        try:
+            if await asyncio.to_thread(certs.renew_server, folder, also=also):
+                for context in contexts():
+                    context.load_cert_chain(where.server, where.server_key)
+                _log.info("the API's certificate was renewed")
+        except (CloudError, OSError, subprocess.SubprocessError) as error:
+            _log.error("the API's certificate was not renewed", error=str(error))

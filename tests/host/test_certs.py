@@ -1,5 +1,6 @@
 """The installation's authority and what it gives out."""
 
+import asyncio
 import datetime
 import socket
 import ssl
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from cairn import serving
 from cairn.host import certs
 from cairn.wire import tls
 
@@ -124,3 +127,60 @@ def test_certificate_of_another_authority_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ssl.SSLCertVerificationError):
         context.wrap_socket(ours, server_hostname="127.0.0.1")
     thread.join(timeout=10)
+
+
+def test_certificate_of_a_node_is_made_again_without_its_second_use_or_its_address(
+    tmp_path: Path,
+) -> None:
+    """Releases before made certificates for clients only; hosts speak to each other by now."""
+    where = certs.ensure(tmp_path, node_id=NODE, address="192.0.2.7")
+    first = x509.load_pem_x509_certificate(where.node.read_bytes())
+    uses = first.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert set(uses) == {ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH}
+    certs.ensure(tmp_path, node_id=NODE, address="192.0.2.8")
+    second = x509.load_pem_x509_certificate(where.node.read_bytes())
+    names = second.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert [str(ip) for ip in names.get_values_for_type(x509.IPAddress)] == ["192.0.2.8"]
+    assert second.public_key() == first.public_key()
+
+
+def test_certificate_of_the_api_is_renewed_while_it_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The context of a running server hands out the new one from the next connection on."""
+    long_ago = datetime.datetime.now(datetime.UTC) - DAY * (certs.CERTIFICATE_DAYS - 10)
+    where = certs.ensure(tmp_path, node_id=NODE, now=long_ago)
+    context = tls.server_context(
+        authority=where.authority, certificate=where.server, key=where.server_key
+    )
+    monkeypatch.setattr(serving, "CERTIFICATE_PERIOD_S", 0)
+
+    async def renewed() -> tuple[int, int]:
+        server = await asyncio.start_server(lambda r, w: w.close(), "127.0.0.1", 0, ssl=context)
+        port = server.sockets[0].getsockname()[1]
+        before = await asyncio.to_thread(_serial_at, port, where)
+        keeper = asyncio.create_task(serving.keep_certificate(tmp_path, (), lambda: [context]))
+        async with asyncio.timeout(30):
+            after = before
+            while after == before:
+                after = await asyncio.to_thread(_serial_at, port, where)
+        keeper.cancel()
+        server.close()
+        return before, after
+
+    before, after = asyncio.run(renewed())
+    assert before != after
+    assert not certs.renew_server(tmp_path), "it is fresh"
+
+
+def _serial_at(port: int, where: certs.Certificates) -> int:
+    client = tls.client_context(
+        authority=where.authority, certificate=where.server, key=where.server_key
+    )
+    with (
+        socket.create_connection(("127.0.0.1", port)) as plain,
+        client.wrap_socket(plain, server_hostname="127.0.0.1") as secured,
+    ):
+        shown = secured.getpeercert(binary_form=True)
+    assert shown is not None
+    return x509.load_der_x509_certificate(shown).serial_number

@@ -145,6 +145,21 @@ def ensure(
     return where
 
 
+def renew_server(
+    folder: Path, *, also: tuple[str, ...] = (), now: datetime.datetime | None = None
+) -> bool:
+    """Renew the API's certificate if it is near its end, or the machine has a new address. Whether it
+    did. Raises Invalid: the authority is not there."""
+    where = paths(folder)
+    authority = _load(where.authority, where.authority_key)
+    if authority is None:
+        raise Invalid(f"{where.authority_key} is missing or damaged.")
+    before = where.server.read_bytes()
+    now = now or datetime.datetime.now(datetime.UTC)
+    _server(where, *authority, names=(*local_names(), *also), now=now)
+    return where.server.read_bytes() != before
+
+
 def ensure_control(folder: Path, *, name: str) -> tuple[Path, Path]:
     """What a control process proves itself with to its peers: certificate and key, made or renewed."""
     now = datetime.datetime.now(datetime.UTC)

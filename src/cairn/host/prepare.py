@@ -27,7 +27,7 @@ def prepare(settings: Settings) -> Prepared:
         settings.certs_dir,
         node_id=node_id,
         address=settings.effective_host_address,
-        also=_names(settings),
+        also=names_of(settings),
         days=settings.certificate_days,
     )
     given = credentials.ensure(
@@ -68,7 +68,8 @@ def _node_id(settings: Settings) -> str:
     return file.read_text().strip()
 
 
-def _names(settings: Settings) -> tuple[str, ...]:
+def names_of(settings: Settings) -> tuple[str, ...]:
+    """Names and addresses of the control plane besides those that its machine has."""
     names = {settings.effective_api_host, settings.effective_host_address}
     names |= {split(address, settings.node_port)[0] for address in settings.control_addresses}
     return tuple(sorted(names))
