@@ -347,3 +347,61 @@ def test_the_answer_is_what_the_api_reference_lists(cloud: Cloud) -> None:
         "availability_zone", "created_at", "deleted", "deleted_at", "hosts", "id", "metadata", "name",
         "updated_at", "uuid",
     }  # fmt: skip
+
+
+# --- services ----------------------------------------------------------------------------------------
+
+
+def service_of(cloud: Cloud, host: str) -> Any:
+    listed = cloud.api.get("/compute/v2.1/os-services", who="admin", headers=at("2.96")).json
+    return next(s for s in listed["services"] if s["host"] == host)
+
+
+def change_service(cloud: Cloud, key: str, version: str = "2.96", **asked: Any) -> Any:
+    path = f"/compute/v2.1/os-services/{key}"
+    return cloud.api.put(path, asked, who="admin", headers=at(version))
+
+
+def test_a_host_that_is_heard_of_cannot_be_forced_down(cloud: Cloud) -> None:
+    host = cloud.world.hosts[1]
+    answer = change_service(cloud, host.id, forced_down=True)
+    assert answer.status_code == 409
+    assert "heard of" in answer.text
+    assert service_of(cloud, "host1")["forced_down"] is False
+
+
+def test_forcing_down_is_fencing_by_hand(cloud: Cloud) -> None:
+    host = cloud.world.hosts[1]
+    cloud.database.write_now(lambda tx: fleet.silent(tx, host.id))
+    changed = change_service(cloud, host.id, forced_down=True)
+    assert changed.status_code == 200, changed.text
+    assert changed.json["service"]["forced_down"] is True
+    node = cloud.database.read_now(lambda tx: fleet.node(tx, host.id))
+    assert node.state == "fenced"
+    assert change_service(cloud, host.id, forced_down=True).status_code == 200
+    back = change_service(cloud, host.id, forced_down=False)
+    assert back.status_code == 409
+    assert "as soon as its agent connects" in back.text
+    cloud.database.write_now(lambda tx: fleet.connected(tx, host.id))
+    assert change_service(cloud, host.id, forced_down=False).status_code == 200
+    assert service_of(cloud, "host1")["forced_down"] is False
+
+
+def test_forcing_down_by_name_since_2_11(cloud: Cloud) -> None:
+    asked = {"host": "host1", "binary": "nova-compute", "forced_down": True}
+    assert change_service(cloud, "force-down", "2.10", **asked).status_code == 404
+    cloud.database.write_now(lambda tx: fleet.silent(tx, cloud.world.hosts[1].id))
+    changed = change_service(cloud, "force-down", "2.11", **asked)
+    assert changed.json == {"service": asked}
+    del asked["forced_down"]
+    assert change_service(cloud, "force-down", "2.11", **asked).status_code == 400
+    assert change_service(cloud, "enable", "2.11", **asked, forced_down=True).status_code == 400
+
+
+def test_a_change_of_a_service_must_say_something(cloud: Cloud) -> None:
+    host = cloud.world.hosts[1]
+    assert change_service(cloud, host.id).status_code == 400
+    assert change_service(cloud, host.id, disabled_reason="r").status_code == 400
+    assert change_service(cloud, host.id, forced_down="perhaps").status_code == 400
+    both = change_service(cloud, host.id, status="disabled", disabled_reason="r")
+    assert both.json["service"]["disabled_reason"] == "r"

@@ -5,13 +5,14 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, UnsetType
 
-from cairn.compute import store
+from cairn.compute import bodies, store
 from cairn.compute.bodies import Strict
 from cairn.compute.records import STATUSES, Search, Server
 from cairn.compute.shapes import minor_of, time_text
-from cairn.core.errors import Invalid, NotFound
+from cairn.core.errors import Conflict, Invalid, NotFound
 from cairn.core.ids import NodeId, ProjectId, ServerId
 from cairn.db.engine import Tx
+from cairn.fleet import loss
 from cairn.fleet import service as fleet
 from cairn.fleet.records import Node, NodeState
 from cairn.http import pages
@@ -252,13 +253,14 @@ def _amounts(node: Node, taken: Amounts, count: int) -> dict[str, int]:
 class ChangedService(Strict, frozen=True, kw_only=True):
     status: Literal["enabled", "disabled"] | UnsetType = UNSET
     disabled_reason: Annotated[str, Meta(min_length=1, max_length=255)] | UnsetType = UNSET
-    forced_down: Any = UNSET
+    forced_down: bodies.Flag | UnsetType = UNSET
 
 
 class NamedService(Strict, frozen=True, kw_only=True):
     host: Annotated[str, Meta(max_length=255)]
     binary: Annotated[str, Meta(max_length=255)]
     disabled_reason: Annotated[str, Meta(min_length=1, max_length=255)] | UnsetType = UNSET
+    forced_down: bodies.Flag | UnsetType = UNSET
 
 
 def list_services(tx: Tx, call: Call[None]) -> Any:
@@ -274,28 +276,54 @@ def list_services(tx: Tx, call: Call[None]) -> Any:
 def update_service(tx: Tx, call: Call[ChangedService]) -> Any:
     asked, minor = call.body, minor_of(call)
     node = _node_by_shown_id(tx, call.path["service_id"], minor, "Compute service")
-    if asked.forced_down is not UNSET:
-        raise Invalid("forced_down is not offered: hosts are fenced, not declared dead.")
-    if asked.status is UNSET:
-        raise Invalid("Invalid input for field/attribute status: it must be enabled or disabled.")
+    if asked.status is UNSET and asked.forced_down is UNSET:
+        raise Invalid("One of status and forced_down must be given.")
+    if asked.status is UNSET and asked.disabled_reason is not UNSET:
+        raise Invalid("disabled_reason belongs to the status disabled.")
     if asked.status == "enabled" and asked.disabled_reason is not UNSET:
         raise Invalid("Specifying 'disabled_reason' when status is 'enabled' is invalid.")
-    reason = asked.disabled_reason if isinstance(asked.disabled_reason, str) else None
-    fleet.set_enabled(tx, node.id, enabled=asked.status == "enabled", reason=reason)
-    if asked.status == "enabled":
-        tx.wake("compute.placer")
+    if asked.forced_down is not UNSET:
+        _force_down(tx, node, is_down=bodies.flag(asked.forced_down))
+    if asked.status is not UNSET:
+        reason = asked.disabled_reason if isinstance(asked.disabled_reason, str) else None
+        fleet.set_enabled(tx, node.id, enabled=asked.status == "enabled", reason=reason)
     return {"service": _service(fleet.node(tx, node.id), minor)}
+
+
+def _force_down(tx: Tx, node: Node, *, is_down: bool) -> None:
+    """Nova's word for what we call fencing by hand: somebody made sure that the host is off.
+
+    Raises Conflict: its agent is heard of; or it is to be up again, which only its agent can say."""
+    if is_down:
+        loss.fence_by_hand(tx, node.id)
+    elif _is_forced_down(node):
+        raise Conflict(
+            f"Host {node.hostname} is {node.state}: it is up again as soon as its agent connects, and "
+            "not before."
+        )
+
+
+def _is_forced_down(node: Node) -> bool:
+    return node.state in (NodeState.FENCED, NodeState.RECOVERED)
 
 
 def switch_service(tx: Tx, call: Call[NamedService]) -> Any:
     """Until 2.52: the path says what to do, the body with which service."""
     asked, verb = call.body, call.path["service_id"]
-    if verb not in ("enable", "disable", "disable-log-reason"):
+    is_known = verb in ("enable", "disable", "disable-log-reason")
+    if not is_known and not (verb == "force-down" and call.at_least(2, 11)):
         raise NotFound("Unknown action")
+    if (verb == "force-down") != (asked.forced_down is not UNSET):
+        raise Invalid("forced_down belongs to force-down, and only to it.")
     if (verb == "disable-log-reason") != (asked.disabled_reason is not UNSET):
         raise Invalid("disabled_reason belongs to disable-log-reason, and only to it.")
     for node in _compute_nodes(tx):
         if node.hostname == asked.host and asked.binary == BINARY:
+            if asked.forced_down is not UNSET:
+                is_down = bodies.flag(asked.forced_down)
+                _force_down(tx, node, is_down=is_down)
+                told = {"host": asked.host, "binary": asked.binary, "forced_down": is_down}
+                return {"service": told}
             reason = asked.disabled_reason if isinstance(asked.disabled_reason, str) else None
             fleet.set_enabled(tx, node.id, enabled=verb == "enable", reason=reason)
             status = "enabled" if verb == "enable" else "disabled"
@@ -316,7 +344,7 @@ def _service(node: Node, minor: int) -> dict[str, Any]:
         "disabled_reason": node.disabled_reason,
     }
     if minor >= 11:
-        body["forced_down"] = False
+        body["forced_down"] = _is_forced_down(node)
     return body
 
 

@@ -74,7 +74,8 @@ def routes(*, loads: Loads, last_heard: LastHeard) -> tuple[Route, ...]:
         load = loads(tx).get(node.id, NO_LOAD)
         hosts.arrange(tx, node, _wish(asked), load)
         _switch(tx, node, asked)
-        return {"host": _whole(service.node(tx, node.id), load, last_heard(node.id))}
+        whole = _whole(service.node(tx, node.id), load, last_heard(node.id))
+        return {"host": {**whole, "loss": loss.explain(tx, node)}}
 
     path = "/cairn/v1/hosts"
     return (
@@ -151,7 +152,6 @@ def _switch(tx: Tx, node: Node, asked: ChangedHost) -> None:
         raise Invalid("disabled_reason: only a disabled host has one; set enabled to false too.")
     if (enabled, reason) != (node.enabled, node.disabled_reason):
         service.set_enabled(tx, node.id, enabled=enabled, reason=reason)
-        service.wake_placers(tx)
 
 
 def _brief(node: Node, load: HostLoad, heard_s: float | None) -> dict[str, Any]:

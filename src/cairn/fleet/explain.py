@@ -136,6 +136,16 @@ def obstacles(node: Node, load: HostLoad) -> list[str]:
     return found
 
 
+def _fence(node: Node) -> str:
+    word = f"cairn host fence {node.hostname}"
+    if node.power is not None or (node.facts is not None and node.facts.has_shared_pool):
+        return f"`{word}`."
+    return (
+        f"`{word} --by-hand`, after you made sure that it is off: nobody can switch it off, since it "
+        "has no power address and no shared pool."
+    )
+
+
 def meaning(node: Node) -> str:
     return _MEANING[node.state]
 
@@ -151,13 +161,10 @@ def advice(node: Node, found: list[HealthSeen]) -> list[str]:
         NodeState.UP: [],
         NodeState.SUSPECT: [
             "Look at the machine, its network and its agent's log; it returns by itself.",
-            f"If it is surely dead: `cairn host fence {name}`.",
+            f"If it is surely dead: {_fence(node)}",
         ],
         NodeState.LOST: [
-            f"Fence it: `cairn host fence {name}`"
-            + (
-                "." if node.power else "; it has no power address, so storage or your word must do."
-            ),
+            f"Fence it: {_fence(node)}",
         ],
         NodeState.FENCED: [f"To start what is left elsewhere now: `cairn host recover {name}`."],
         NodeState.RECOVERED: [
