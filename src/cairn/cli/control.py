@@ -126,9 +126,10 @@ def write_settings(state: Path, values: Mapping[str, str]) -> None:
     text = file.read_text() if file.exists() else ""
     for name, value in values.items():
         line = f"{name} = {msgspec.json.encode(value).decode()}\n"  # TOML's strings are JSON's
-        text, count = re.subn(rf"(?m)^{name}\s*=.*\n?", lambda _, line=line: line, text, count=1)
-        if not count:
-            text = line + text  # Before the first table: settings stand at the top.
+        found = re.search(rf"(?m)^{name}\s*=.*\n?", text)
+        # A new one comes before the first table: settings stand at the top.
+        start, end = found.span() if found else (0, 0)
+        text = text[:start] + line + text[end:]
     private_files.make_folder(state, mode=0o711)
     private_files.write(file, text)  # Readable by its owner only: the address holds a password.
     settings_file.load(state)  # Raises Invalid if it has become unreadable.

@@ -193,6 +193,19 @@ class Database:
         """`read` on the calling thread."""
         if self.is_sqlite and not self._inline and threading.current_thread() is _MAIN:
             return self._read_in_place(verb)
+        if self.is_sqlite:
+            return self._read_once(verb)
+        try:
+            return self._read_once(verb)
+        except DBAPIError as error:
+            if not lane.is_lost(error):
+                raise translated(error) from error
+        try:  # The server was restarted, or its replica took over: the pool connects anew.
+            return self._read_once(verb)
+        except DBAPIError as error:
+            raise translated(error) from error
+
+    def _read_once(self, verb: Verb[T]) -> T:
         with self._read_engine.connect() as connection:
             tx = self._tx(connection, writes=False)
             try:

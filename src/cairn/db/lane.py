@@ -8,14 +8,21 @@ falls silent while it has the lock is cut off by the database.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+import psycopg
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from cairn.core.errors import Unavailable
+
+TRIES_MAX = 3  # when the connection is lost: a server that is restarted, or replaced by its replica
+PAUSE_S = 0.2  # before the second; doubled for the third
+_LOST = ("08", "57P", "25P03")  # SQLSTATE: connection exceptions, shutdowns, cut off for silence
 GROUP_MAX = 64  # writes that share one commit
 SILENCE_MS_MAX = 10_000  # in a transaction, after which the database ends it
 _LOCK = text("SELECT pg_advisory_xact_lock(109270032084599)")  # "cairnw" in ASCII
@@ -34,6 +41,14 @@ class Outcome(NamedTuple):
     result: Any
     tx: Any  # None: it failed
     failure: BaseException | None
+
+
+def is_lost(error: Exception) -> bool:
+    """Whether the connection, and not the statement, is what failed."""
+    cause = getattr(error, "orig", error)
+    if not isinstance(cause, psycopg.OperationalError):
+        return False
+    return cause.sqlstate is None or cause.sqlstate.startswith(_LOST)
 
 
 def begin(connection: Connection) -> None:
@@ -86,12 +101,29 @@ class Lane:
 
     def _run(self, group: Sequence[tuple[Attempt, "asyncio.Future[Any]"]]) -> list[Outcome]:
         """In the lane's thread: all of the group, or an exception and none of it."""
-        with self._engine.begin() as connection:
-            begin(connection)
-            if len(group) == 1:
-                attempt, future = group[0]
-                return [Outcome(future, *attempt(connection), None)]
-            return [self._attempt(connection, attempt, future) for attempt, future in group]
+        for tries in range(TRIES_MAX):
+            is_committing = False
+            try:
+                with self._engine.connect() as connection:
+                    begin(connection)
+                    outcomes = self._attempt_all(connection, group)
+                    is_committing = True
+                    connection.commit()
+                    return outcomes
+            except (DBAPIError, psycopg.Error) as error:
+                # Once the commit was sent, nobody knows what became of it: then it is not made again.
+                if is_committing or not is_lost(error) or tries == TRIES_MAX - 1:
+                    raise
+                time.sleep(PAUSE_S * 2**tries)
+        raise AssertionError("the last try raises or returns")
+
+    def _attempt_all(
+        self, connection: Connection, group: Sequence[tuple[Attempt, "asyncio.Future[Any]"]]
+    ) -> list[Outcome]:
+        if len(group) == 1:
+            attempt, future = group[0]
+            return [Outcome(future, *attempt(connection), None)]
+        return [self._attempt(connection, attempt, future) for attempt, future in group]
 
     def _attempt(
         self, connection: Connection, attempt: Attempt, future: "asyncio.Future[Any]"
@@ -102,10 +134,17 @@ class Lane:
             result, tx = attempt(connection)
         except Exception as error:
             raw.execute(_UNDO)
-            cause = self._translate(error) if isinstance(error, DBAPIError) else error
-            return Outcome(future, None, None, cause)
+            return Outcome(future, None, None, self._told(error))
         raw.execute(_KEEP)
         return Outcome(future, result, tx, None)
+
+    def _told(self, error: BaseException) -> BaseException:
+        """As the caller hears of it."""
+        if isinstance(error, DBAPIError):
+            return self._translate(error)
+        if isinstance(error, psycopg.Error):
+            return Unavailable("The database cannot be reached or is full.", because=str(error))
+        return error
 
     def _finish(
         self,
@@ -115,7 +154,7 @@ class Lane:
     ) -> None:
         error = asyncio.CancelledError() if done.cancelled() else done.exception()
         if error is not None:
-            cause = self._translate(error) if isinstance(error, DBAPIError) else error
+            cause = self._told(error)
             outcomes = [Outcome(future, None, None, cause) for _, future in group]
         else:
             outcomes = done.result()
