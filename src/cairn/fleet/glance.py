@@ -16,7 +16,9 @@ from cairn.fleet.store import nodes
 
 IDS_MAX = 1000  # of one statement: a page
 
-_QUERY = select(nodes.c.id, nodes.c.hostname, nodes.c.enabled, nodes.c.state).where(
+_QUERY = select(
+    nodes.c.id, nodes.c.hostname, nodes.c.zone, nodes.c.enabled, nodes.c.state
+).where(
     nodes.c.id.in_(bindparam("ids", expanding=True))
 )
 _ZONES = select(nodes.c.zone).distinct()
@@ -29,6 +31,7 @@ class Glance(Struct, frozen=True, kw_only=True):
 
     id: NodeId
     hostname: str
+    zone: str
     enabled: bool
     state: NodeState
 
@@ -39,9 +42,9 @@ def glance(tx: Tx, node_ids: Iterable[NodeId]) -> dict[NodeId, Glance]:
     found: dict[NodeId, Glance] = {}
     for start in range(0, len(ids), IDS_MAX):
         for row in tx.execute(_QUERY, {"ids": ids[start : start + IDS_MAX]}):
-            node_id, hostname, enabled, state = row
+            node_id, hostname, zone, enabled, state = tuple(row)
             found[node_id] = Glance(
-                id=node_id, hostname=hostname, enabled=enabled, state=NodeState(state)
+                id=node_id, hostname=hostname, zone=zone, enabled=enabled, state=NodeState(state)
             )
     return found
 
@@ -58,4 +61,4 @@ def named(tx: Tx, hostname: str) -> list[NodeId]:
 
 def counts(tx: Tx) -> dict[NodeState, int]:
     """How many hosts are in each state."""
-    return {NodeState(state): count for state, count in tx.execute(_COUNTS)}
+    return {NodeState(state): count for state, count in map(tuple, tx.execute(_COUNTS))}

@@ -53,9 +53,9 @@ def counts(tx: Tx) -> dict[NodeState, int]:
     return glance.counts(tx)
 
 
-def candidates(tx: Tx) -> list[Node]:
-    """Every host by id, without what no placer asks about (engines, images, health, power)."""
-    return store.candidates(tx)
+def candidates(tx: Tx, zone: str | None = None) -> list[Node]:
+    """Every host (of a zone) by id, without what no placer asks about (engines, images, health, power)."""
+    return store.candidates(tx, zone)
 
 
 def enrol(

@@ -241,13 +241,15 @@ _RECORD = Prepared(
 _LIGHT_NAMES = tuple(
     name for name in _NAMES if name not in ("engines", "images", "health", "power", "wanted_images")
 )
-_LIGHT = Prepared(select(*(nodes.c[name] for name in _LIGHT_NAMES)).order_by(nodes.c.id))
+_SELECT_LIGHT = select(*(nodes.c[name] for name in _LIGHT_NAMES)).order_by(nodes.c.id)
+_LIGHT = Prepared(_SELECT_LIGHT)
+_LIGHT_IN_ZONE = Prepared(_SELECT_LIGHT.where(nodes.c.zone == bindparam("in_zone")))
 
 
-def candidates(tx: Tx) -> list[Node]:
-    """Every host without what no placer asks about: its engines, images, health and power."""
+def candidates(tx: Tx, zone: str | None) -> list[Node]:
+    """Every host (of a zone) without what no placer asks about: its engines, images, health and power."""
     found = []
-    for row in tx.run(_LIGHT):
+    for row in tx.run(_LIGHT) if zone is None else tx.run(_LIGHT_IN_ZONE, {"in_zone": zone}):
         values = dict(zip(_LIGHT_NAMES, row, strict=True))
         values["state"] = _STATES[values["state"]]
         found.append(Node(**values))

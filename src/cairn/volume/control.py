@@ -49,7 +49,7 @@ def place_one(tx: Tx, volume_id: VolumeId) -> str | None:
     volume = store.find_volume(tx, volume_id)
     if volume is None or volume.node_id is not None or volume.attachments:
         return None
-    node_id = choose(volume, fleet.nodes(tx), service.claimed_gib(tx))
+    node_id = choose(volume, fleet.candidates(tx, volume.zone), service.claimed_gib(tx))
     if node_id is not None:
         service.place(tx, volume.id, node_id)
         return None

@@ -137,11 +137,12 @@ def zone_of(tx: Tx, zone: str) -> ZoneSpec:
     zone_routers = routers.routers_of_zone(tx, zone)
     floating = routers.floating_ips_of_routers(tx, (r.id for r in zone_routers))
     own = store.ports_by_id(tx, (f.own_port_id for f in floating))
-    said = agent_store.said_of_nodes(tx)
+    reaching = agent_store.reaching(tx)
+    in_zone = {n for n, glance in fleet.glances(tx, reaching).items() if glance.zone == zone}
     hosts = [
-        compiler.GatewayHost(id=n.id, physical_networks=n.facts.physical_networks)
-        for n in fleet.nodes(tx)
-        if n.zone == zone and n.facts is not None and said.get(n.id, ("", True))[1]
+        compiler.GatewayHost(id=node_id, physical_networks=physical)
+        for node_id, physical in reaching.items()
+        if node_id in in_zone
     ]
     return compiler.zone(
         compiler.ZoneRecords(

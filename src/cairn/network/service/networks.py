@@ -43,7 +43,7 @@ def create_network(tx: Tx, who: Caller, wish: NetworkWish) -> Network:
     project_id = owner_of(who, wish.project_id)
     admit(tx, "network", project_id)
     zone = _zone(tx, wish)
-    nodes = [n for n in fleet.nodes(tx) if n.zone == zone]
+    nodes = fleet.candidates(tx, zone)
     kind, physical = _place(wish, nodes)
     groups.ensure_default(tx, project_id)
     network_id = NetworkId(tx.new_id())
@@ -85,7 +85,7 @@ def update_network(tx: Tx, who: Caller, network_id: str, wish: NetworkWish) -> N
         if (value := getattr(wish, name)) is not UNSET
     }  # fmt: skip
     if wish.mtu is not UNSET:
-        nodes = [n for n in fleet.nodes(tx) if n.zone == network.zone]
+        nodes = fleet.candidates(tx, network.zone)
         values["mtu"] = _mtu(wish, network.kind, nodes)
     resources.change(tx, tables.networks, network.id, values)
     touch_network(tx, network, hosts="mtu" in values)

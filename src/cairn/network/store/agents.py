@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import Text, bindparam, cast, select
 
 from cairn.core.ids import NodeId
 from cairn.db.engine import Tx
@@ -14,6 +14,14 @@ def said_of_nodes(tx: Tx) -> dict[NodeId, tuple[str, bool]]:
     """(description, enabled) of every host of which anything was said."""
     rows = tx.execute(select(agents))
     return {row.node_id: (row.description, row.is_enabled) for row in rows}
+
+
+def reaching(tx: Tx) -> dict[NodeId, tuple[str, ...]]:
+    """The physical networks of each host that reaches any and was not switched off as a gateway."""
+    seen = agents.c.seen_physical_networks
+    query = select(agents.c.node_id, seen).where(agents.c.is_enabled, seen.is_not(None))
+    rows = tx.execute(query.where(cast(seen, Text) != "[]").order_by(agents.c.node_id))
+    return {NodeId(row.node_id): row.seen_physical_networks for row in rows}
 
 
 def say(tx: Tx, node_id: NodeId, *, description: str, is_enabled: bool) -> None:

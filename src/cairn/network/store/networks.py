@@ -135,8 +135,8 @@ def networks_of_zone(tx: Tx, zone: str) -> list[Network]:
 
 def counts_by_zone(tx: Tx) -> dict[str, int]:
     """How many networks live in each zone."""
-    query = select(networks.c.zone, func.count()).group_by(networks.c.zone)
-    return {zone: int(total) for zone, total in tx.execute(query)}
+    query = select(networks.c.zone, func.count().label("total")).group_by(networks.c.zone)
+    return {row.zone: int(row.total) for row in tx.execute(query)}
 
 
 def networks_to_join(tx: Tx, project_id: ProjectId) -> list[Network]:
