@@ -155,9 +155,7 @@ def returned(tx: Tx, node: Node) -> None:
         store.change_node(tx, node.id, power_on=True)
     if known is None:
         return
-    for by in {known.power_by, known.door_by} - {None}:
-        if by is not None and node_store.find_node(tx, by) is not None:
-            touch(tx, by)  # It is not asked any more.
+    _tell_asked(tx, known)
     if known.door is Door.OPEN:
         store.remove(tx, node.id)
     else:
@@ -394,6 +392,13 @@ def _ask(tx: Tx, node_id: NodeId) -> None:
     touch(tx, node_id)
 
 
+def _tell_asked(tx: Tx, known: Loss) -> None:
+    """Whoever was asked to fence the host is asked no more."""
+    for by in sorted({by for by in (known.power_by, known.door_by) if by is not None}):
+        if node_store.find_node(tx, by) is not None:
+            touch(tx, by)
+
+
 def _switcher(living: list[Node], node: Node) -> NodeId | None:
     """Who switches other hosts' power: the role's bearer, else whoever writes the zone's network."""
     for role in ("power", "network"):
@@ -448,9 +453,7 @@ def _fence(tx: Tx, node: Node, how: str) -> None:
     store.change_node(tx, node.id, report_digest=None)
     known = store.loss(tx, node.id) or Loss(node_id=node.id)
     store.write(tx, structs.replace(known, fenced_by=how, trouble=""))
-    for by in {known.power_by, known.door_by} - {None}:
-        if by is not None:
-            touch(tx, by)  # Its wish is done; who switches the host on again has a reason.
+    _tell_asked(tx, known)  # Who switches the host on again has a reason.
     touch(tx, node.id)  # What it knows is not to be confirmed to it unread.
     tx.wake(RECOVERY)
 
