@@ -187,7 +187,7 @@ def lab() -> Iterator[Lab]:
         enter(made.host)
         yield made
     finally:
-        _set_namespace(back)
+        set_namespace(back)
         os.close(back)
         made.close()
 
@@ -354,12 +354,12 @@ def run(*command: str) -> str:
 def enter(namespace: str) -> None:
     fd = os.open(f"/run/netns/{namespace}", os.O_RDONLY)
     try:
-        _set_namespace(fd)
+        set_namespace(fd)
     finally:
         os.close(fd)
 
 
-def _set_namespace(fd: int) -> None:
+def set_namespace(fd: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.setns(fd, _CLONE_NEWNET):
         raise OSError(ctypes.get_errno(), "setns")

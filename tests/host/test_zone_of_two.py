@@ -23,6 +23,7 @@ from cairn.core.clock import SystemClock
 from cairn.core.errors import Unavailable
 from cairn.core.ids import NodeId
 from cairn.drivers.networks.layout import TlsFiles
+from cairn.drivers.networks.ovn import OvnNetworks
 from cairn.host import certs
 
 pytestmark = pytest.mark.host
@@ -175,6 +176,24 @@ def test_a_rebooted_host_builds_its_way_to_the_others_again(zone: Zone) -> None:
         zone.machines[NODE_2].call(lambda name=name, tap=tap: world.guests[name].reopen(tap))  # type: ignore[misc]
     zone.do(NODE_2, lambda w: w.until_up("web", "open"))
     assert world.guests["web"].pings(ADDRESSES["peer"], within_s=40)
+
+
+def test_the_last_other_host_takes_the_way_with_it(zone: Zone) -> None:
+    """And its chassis: what was taken apart is no member of the zone."""
+    first, second = zone.worlds[NODE], zone.worlds[NODE_2]
+    zone.do(NODE_2, lambda w: w.end())
+    assert soon(lambda: not any("cvu" in link for link in links_of(zone, NODE)))
+    assert first.options.underlay_bridge not in links_of(zone, NODE)
+    assert links_of(zone, NODE_2) == {"lo", "und0"}
+    shown = run("nsenter", f"--net=/run/netns/{zone.machines[NODE].namespace}",
+                "nft", "list", "tables", "netdev")  # fmt: skip
+    assert shown == ""
+    second.engine = OvnNetworks(second.options)
+    zone.do(NODE_2, lambda w: w.engine.start(w.changed.set))
+    for name in ("web", "open"):
+        tap = zone.do(NODE_2, lambda w, name=name: w.plug(name))  # type: ignore[misc]
+        zone.machines[NODE_2].call(lambda name=name, tap=tap: second.guests[name].reopen(tap))  # type: ignore[misc]
+    assert second.guests["web"].pings(ADDRESSES["peer"], within_s=40)
 
 
 def test_a_certificate_of_a_stranger_is_refused(zone: Zone) -> None:

@@ -29,6 +29,8 @@ _log = log.get("ovn")
 _PAUSES_S = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _STEADY_S = 10.0  # a daemon that lived this long starts over with the shortest pause
 _STOP_S = 5.0
+# Asked this way, the one takes bridges and flows out of the kernel, the other its host out of the zone.
+_POLITE = {"ovs-vswitchd": ("exit", "--cleanup"), "ovn-controller": ("exit",)}
 _LOG_BYTES_MAX = 16 << 20  # of a log that a start continues
 
 
@@ -270,14 +272,15 @@ async def stop_all(options: OvnOptions) -> None:
         daemon = Daemon(options, program)
         if not daemon.find():
             continue
-        if program.name == "ovs-vswitchd":
-            # Asked this way it takes its bridges and flows out of the kernel too.
+        if (polite := _POLITE.get(program.name)) is not None:
             with contextlib.suppress(CloudError):
                 await links.run(
-                    options.program("ovs-appctl"),
-                    "-t", daemon.control_socket, "exit", "--cleanup",
+                    options.program("ovs-appctl"), "-t", daemon.control_socket, *polite,
                     env=options.environment(),
                 )  # fmt: skip
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_STOP_S):
+                    await _until_dead(daemon.pid)
         await daemon.stop()
     for left in options.run_dir.glob("*"):
         left.unlink(missing_ok=True)

@@ -136,7 +136,9 @@ async def make_host_pair(
     return made
 
 
-async def make_underlay_pair(outer: str, host: str, address: str, mtu: int, alias: str) -> bool:
+async def make_underlay_pair(
+    outer: str, host: str, address: str, mac: str, mtu: int, alias: str
+) -> bool:
     """The pair of links by which a userspace datapath's tunnels reach the host. False: it was there."""
     made = not (exists(outer) and exists(host))
     if made:
@@ -145,7 +147,7 @@ async def make_underlay_pair(outer: str, host: str, address: str, mtu: int, alia
         await run("ip", "link", "add", outer, "type", "veth", "peer", "name", host)
     commands = (
         f"link set dev {outer} mtu {mtu} alias {alias} addrgenmode none up",
-        f"link set dev {host} mtu {mtu} alias {alias} addrgenmode none up",
+        f"link set dev {host} address {mac} mtu {mtu} alias {alias} addrgenmode none up",
         f"addr replace {address} dev {host}",
     )
     await run("ip", "-batch", "-", feed="\n".join(commands))

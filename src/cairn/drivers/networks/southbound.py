@@ -24,6 +24,8 @@ def address(options: OvnOptions) -> str:
     """Where other hosts reach the database of this one; "" where they cannot."""
     if not options.has_network_role or options.tls is None:
         return ""
+    if options.underlay_address.startswith("127.") or options.underlay_address == "::1":
+        return ""
     return f"ssl:{_bracketed(options.underlay_address)}:{options.southbound_port}"
 
 

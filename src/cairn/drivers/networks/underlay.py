@@ -27,7 +27,8 @@ HOST_LINK = "cvu-host"
 
 # Of a network that is never routed (RFC 2544, benchmarks): what the bridge takes for its next hop.
 _NEXT_HOP, _PREFIX = "198.18.255.1", 30
-_BRIDGE_MAC = "02:ca:1f:00:00:02"
+# Always the same: OVS remembers its next hop for a quarter of an hour, longer than a pair of links may last.
+_HOST_MAC, _BRIDGE_MAC = "02:ca:1f:00:00:01", "02:ca:1f:00:00:02"
 # More specific than a default route, hence before those that OVS reads from the kernel.
 _EVERYWHERE = ("0.0.0.0/1", "128.0.0.0/1")
 _TABLE = "cairn_underlay"  # of the host's packet filter
@@ -38,8 +39,9 @@ async def raise_up(options: OvnOptions, switch: LocalSwitch) -> None:
     """Let this host's tunnels reach others and be reached. Repeatable, and needed again when ovs-vswitchd
     died."""
     card, mtu = await _card(options)
+    pair = (OUTER_LINK, HOST_LINK)
     if await links.make_underlay_pair(
-        OUTER_LINK, HOST_LINK, f"{_NEXT_HOP}/{_PREFIX}", mtu, options.alias
+        *pair, f"{_NEXT_HOP}/{_PREFIX}", _HOST_MAC, mtu, options.alias
     ):
         await switch.leave(OUTER_LINK)
     await links.finish_checksums(HOST_LINK)
