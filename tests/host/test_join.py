@@ -6,6 +6,7 @@ plane, agents, network engine and QEMU are the real ones. The tests go on with w
 
 import contextlib
 import ctypes
+import datetime
 import json
 import os
 import secrets
@@ -248,6 +249,27 @@ def test_certificate_of_the_join_was_replaced_by_the_agent(pair: Pair) -> None:
     assert "connected for" in pair.second.cairn("status").stdout
 
 
+def test_member_whose_certificate_has_expired_joins_again_and_is_the_same(pair: Pair) -> None:
+    """As one that was switched off for a year."""
+    from cairn.core.clock import FakeClock
+    from cairn.core.ids import NodeId
+    from cairn.host import certs
+
+    before = pair.hosts()["second"]["id"]
+    pair.second.cairn("down")
+    long_ago = FakeClock(datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC))
+    authority = certs.open_authority(pair.first.settings.certs_dir, clock=long_ago, days=1)
+    where = certs.paths(pair.second.settings.certs_dir)
+    request = certs.request_for(certs.ensure_key(where.node_key))
+    where.node.write_bytes(authority.issue(request, NodeId(before), address=pair.second.address))
+    pair.second.cairn("up", "--detach")
+    assert "it has expired" in pair.second.cairn("status", check=False).stdout
+    pair.new_token()
+    pair.join()
+    assert pair.hosts()["second"]["id"] == before
+    assert "connected for" in pair.second.cairn("status").stdout
+
+
 def test_used_token_is_refused_to_another_machine(pair: Pair) -> None:
     thief = Path(f"{pair.second.state}-thief")
     words = [
@@ -323,7 +345,11 @@ def test_removed_host_leaves_nothing_on_either_side(pair: Pair) -> None:
     pair.wait(lambda: pair.second.processes() == [], "the end of what cleaned up")
     assert pair.second.links() == {"lo", "c0"}
     assert "second" not in pair.hosts()
-    for table, count in (("nodes", 1), ("join_tokens", 0), ("removed_nodes", 0)):
+    for table, count in (
+        ("nodes", 1),
+        ("join_tokens WHERE used_by IS NOT NULL", 0),
+        ("removed_nodes", 0),
+    ):
         assert pair.rows(table) == count, table
     assert pair.rows("placement_sums WHERE node_id NOT IN (SELECT id FROM nodes)") == 0
 

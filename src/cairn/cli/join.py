@@ -44,13 +44,15 @@ def join(token: str, name: str, address: str, state: Path | None) -> None:
         leave.finish(settings)
         settings = settings_file.load(settings.state)
     with Steps() as steps:
-        if not joining.require_joinable(settings, parsed):
+        is_member = joining.require_joinable(settings, parsed)
+        if not is_member and supervise.look(settings.state) is None:
             launch.check_machine(agent_only(settings), steps)
         with steps.step("unpacking the network engine"):
             engines.ensure_ovs(settings.cache)
-        if not settings.membership_file.exists():
+        if not is_member:
+            wish = Wish(name=name or settings.host_name, address=address or settings.host_address)
             with steps.step("joining") as step:
-                joining.join(settings, parsed, Wish(name=name, address=address), step.tell)
+                joining.join(settings, parsed, wish, step.tell)
         settings = settings_file.load(settings.state)
         if supervise.look(settings.state) is None:
             launch.start_detached(settings)

@@ -16,7 +16,7 @@ from cairn.settings import Settings
 SUPERVISOR_S_MAX = 10.0
 RESTARTS_MAX = 3  # a part that ends this often while it is waited for will not come up
 LOG_TAIL_LINES = 15
-CONNECTED_S_MAX = 30.0  # for the agent to reach the control plane: it works without, too
+CONNECTED_S_MAX = 10.0  # for the agent to reach the control plane: it works without, too
 
 
 def check_machine(settings: Settings, steps: Steps) -> None:

@@ -221,6 +221,12 @@ def key_digest_of(certificate: Path) -> str:
     return digest_of_key(x509.load_pem_x509_certificate(certificate.read_bytes()).public_key())
 
 
+def has_expired(certificate: Path) -> bool:
+    """Whether nobody believes it any more."""
+    held = x509.load_pem_x509_certificate(certificate.read_bytes())
+    return held.not_valid_after_utc <= datetime.datetime.now(datetime.UTC)
+
+
 def fingerprint(authority: bytes) -> bytes:
     """SHA-256 of an authority's certificate (PEM). Raises Invalid if it is none."""
     try:

@@ -71,11 +71,14 @@ class _Given(Struct, frozen=True, kw_only=True):
 
 
 def require_joinable(settings: Settings, token: JoinToken) -> bool:
-    """Whether the host is a member of the token's cloud already. Raises Conflict: it has another."""
+    """Whether the host is a member of the token's cloud already, and can prove it. Raises Conflict: it
+    has another cloud."""
     if settings.membership_file.exists():
-        held = certs.paths(settings.certs_dir).authority.read_bytes()
+        where = certs.paths(settings.certs_dir)
+        held = where.authority.read_bytes()
         if certs.fingerprint(held) == token.fingerprint:
-            return True
+            # One that was off for too long joins again; by its key it is the same host.
+            return not certs.has_expired(where.node)
         raise Conflict(
             f"this host is a member of another cloud, {wire_token.shown(certs.fingerprint(held))}, and"
             f" the token is of {wire_token.shown(token.fingerprint)}: `cairn host remove` there first"
