@@ -313,7 +313,7 @@ async def test_a_host_that_was_fenced_comes_back_without_new_guests(fleet: Fleet
     node = fleet.node("h1")
     assert node.state is NodeState.UP and not node.is_usable
     assert "was fenced at" in (node.disabled_reason or "")
-    assert "cairn host undrain h1" in (node.disabled_reason or "")
+    assert "cairn host set h1 --enable" in (node.disabled_reason or "")
     assert node.report_digest is None, "it must tell what it has"
     assert fleet.database.read_now(loss.fenced_nodes) == []
 

@@ -148,7 +148,7 @@ def returned(tx: Tx, node: Node) -> None:
     if node.state in (NodeState.FENCED, NodeState.RECOVERED):
         reason = (
             f"was fenced at {node.state_since:%Y-%m-%d %H:%M:%S} UTC; "
-            f"`cairn host undrain {node.hostname}` when it is well"
+            f"`cairn host set {node.hostname} --enable` when it is well"
         )
         store.change_node(tx, node.id, enabled=False, disabled_reason=reason)
     if not node.power_on:
