@@ -1,1 +1,1 @@
-"""The simulator in real time: control plane, agents and clients as processes over real TCP, to measure them."""
+"""The simulator in real time: control plane, agents and clients as processes, measured."""

@@ -1,4 +1,4 @@
-"""`python -m cairn.sim.load.agents FILE`: one process that hosts many agents, each with a connection of its own.
+"""`python -m cairn.sim.load.agents FILE`: one process with many agents, each on its own connection.
 
 The agents are the real ones over fake engines; the connections are real TCP with mutual TLS. The process
 is told what to do by lines of JSON on its standard input and says every second how it is; it ends when
@@ -11,6 +11,7 @@ import gc
 import logging
 import os
 import random
+import ssl
 import sys
 from pathlib import Path
 from typing import BinaryIO
@@ -32,6 +33,9 @@ from cairn.wire.link import Link, connect
 from cairn.wire.spec import NodeSpec
 
 TELL_PERIOD_S = 1.0
+# Real hosts make their handshakes on processors of their own. These share one: were thousands begun at
+# once, none would end before its time is up. So they take turns, in the order in which they ask.
+HANDSHAKES_MAX = 250
 
 _voice: BinaryIO = sys.stdout.buffer
 
@@ -85,6 +89,8 @@ class _Players:
         self._tasks = TaskGroup()
         self._dials = 0
         self._trouble = ""
+        self._turns = asyncio.Semaphore(HANDSHAKES_MAX)
+        self._contexts: dict[NodeId, ssl.SSLContext] = {}
         clock = SystemClock()
         self._nodes = {
             node_id: SimNode(
@@ -154,21 +160,28 @@ class _Players:
         await asyncio.gather(*(node.close() for node in self._nodes.values()))
 
     async def _connect(self, node: SimNode) -> Link:
-        self._dials += 1
-        pem = Path(self._company.certificates) / f"{node.id}.pem"
-        # Made anew for each connection, as the real agent does.
-        context = tls.client_context(
-            authority=Path(self._company.authority), certificate=pem, key=pem
-        )
         ports = self._company.ports
-        try:
-            return await connect(self._company.host, ports[self._dials % len(ports)], context)
-        except CloudError as error:
-            self._trouble = f"{error.message} {error.because}"
-            raise
-        except Exception as error:
-            self._trouble = repr(error)
-            raise Unavailable("The control plane hung up.", because=repr(error)) from error
+        async with self._turns:
+            self._dials += 1
+            port = ports[self._dials % len(ports)]
+            try:
+                return await connect(self._company.host, port, self._context(node.id))
+            except CloudError as error:
+                self._trouble = f"{error.message} {error.because}"
+                raise
+            except Exception as error:
+                self._trouble = repr(error)
+                raise Unavailable("The control plane hung up.", because=repr(error)) from error
+
+    def _context(self, node_id: NodeId) -> ssl.SSLContext:
+        """A host's own, made once: no certificate is renewed while a run lasts."""
+        context = self._contexts.get(node_id)
+        if context is None:
+            pem = Path(self._company.certificates) / f"{node_id}.pem"
+            context = self._contexts[node_id] = tls.client_context(
+                authority=Path(self._company.authority), certificate=pem, key=pem
+            )
+        return context
 
 
 async def _play(company: Company) -> None:

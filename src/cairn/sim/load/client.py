@@ -1,6 +1,5 @@
-"""Clients of a measured cloud: real HTTP/1.1 over TLS on connections that are kept alive, and a stop-watch."""
+"""Clients of a measured cloud: real HTTP/1.1 over TLS on kept-alive connections, and a stop-watch."""
 
-import asyncio
 import ssl
 import time
 from collections.abc import Mapping
@@ -90,7 +89,7 @@ class Client:
                 status = response.status
                 lower = {name.lower(): value for name, value in response.headers.items()}
                 return Answer(status=status, headers=lower, data=said)
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise Unavailable("No answer from the API.", because=repr(error)) from error
         finally:
             took_s = time.monotonic() - began_s

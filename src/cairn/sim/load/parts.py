@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -18,17 +17,10 @@ from cairn.core.ids import NodeId
 from cairn.sim.load.agents import Company, Order, Told
 
 START_S_MAX = 120.0
+GOODBYE_S = 20.0
 LINE_BYTES_MAX = 256 << 20  # an answer to "look" names every guest
 FILES_A_HOST = 1
 FILES_SPARE = 500
-
-
-def raise_file_limit() -> int:
-    """As many open files as the system lets us have; processes that we start inherit it."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard
 
 
 class ControlProcess:
@@ -67,15 +59,14 @@ class ControlProcess:
         if self._process is not None:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()
+            self._process = None
 
     async def stop(self) -> None:
         if self._process is None:
             return
         self._process.terminate()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(20):
-                while self._process.poll() is None:
-                    await asyncio.sleep(0.05)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            await asyncio.to_thread(self._process.wait, GOODBYE_S)
         self.kill()
 
     def require_alive(self) -> None:
@@ -151,7 +142,7 @@ class AgentsProcess:
         with contextlib.suppress(OSError):
             self._process.stdin.close()
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(GOODBYE_S):
                 await self._process.wait()
         except TimeoutError:
             self._process.kill()

@@ -98,8 +98,7 @@ async def reconnect_storm(show: Show, template: Template) -> None:
     async with show.phase("reconnect-storm", "after the control plane's restart") as figures:
         killed_s = time.monotonic()
         show.control.kill()
-        while show.connected > everyone // 2:  # Agents notice within a second.
-            await asyncio.sleep(0.05)
+        await show.until(lambda: show.connected <= everyone // 2, "agents notice", within_s=60)
         started_s = time.monotonic()
         await show.control.start()
         open_s = time.monotonic()
@@ -192,9 +191,7 @@ async def _idle(show: Show) -> None:
     offered = "nothing but the agents' signs of life"
     async with show.phase("steady", "idle", offered=offered) as figures:
         cpu_s, began_s = show.control_cpu_s(), time.monotonic()
-        end_s = began_s + show.load.seconds
-        while time.monotonic() < end_s:
-            await asyncio.sleep(min(1.0, max(0.0, end_s - time.monotonic())))
+        await asyncio.sleep(show.load.seconds)
         share = (show.control_cpu_s() - cpu_s) / (time.monotonic() - began_s)
         memory = costs.memory(show.control.pid)
         figures |= {

@@ -1,4 +1,4 @@
-"""What a measured run found: records for JSON, tables for people, and a sentence on what set the limit. Pure."""
+"""What a measured run found: records for JSON, tables for people, a sentence on the limit. Pure."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -11,10 +11,11 @@ from cairn.compute import flavors
 from cairn.core.caller import system_caller
 from cairn.core.errors import CloudError
 from cairn.core.ids import FlavorId, ImageId, NodeId
+from cairn.host.processes import raise_file_limit
 from cairn.sim.load import prefill
 from cairn.sim.load.agents import Company
 from cairn.sim.load.client import Client
-from cairn.sim.load.parts import AgentsProcess, ControlProcess, companies, raise_file_limit
+from cairn.sim.load.parts import AgentsProcess, ControlProcess, companies
 from cairn.sim.load.profiles import PROFILES, Template
 from cairn.sim.load.report import Report
 from cairn.sim.load.show import Load, Show, Tell, machine

@@ -125,15 +125,24 @@ class Show:
 
     async def until_connected(self, count: int, *, within_s: float = CONNECTED_S_MAX) -> float:
         """Seconds until so many agents were connected. Unavailable when it takes too long."""
+        return await self.until(
+            lambda: self.connected >= count,
+            lambda: f"{self.connected:,} of {count:,} hosts are connected",
+            within_s=within_s,
+        )
+
+    async def until(
+        self, is_so: Callable[[], bool], what: str | Callable[[], str], *, within_s: float
+    ) -> float:
+        """Seconds until something is so. Unavailable when it takes too long or the control plane ends."""
         began_s = time.monotonic()
-        while self.connected < count:
+        while not is_so():
             self.control.require_alive()
+            told = what if isinstance(what, str) else what()
             if time.monotonic() - began_s > within_s:
-                raise Unavailable(
-                    f"Only {self.connected} of {count} hosts are connected after {within_s:.0f} s.",
-                    because="; ".join(sorted({a.told.trouble for a in self.agents})),
-                )
-            self.tell(f"{self.connected:,} of {count:,} hosts are connected")
+                because = "; ".join(sorted({a.told.trouble for a in self.agents}))
+                raise Unavailable(f"After {within_s:.0f} s still: {told}.", because=because)
+            self.tell(told)
             await asyncio.sleep(0.1)
         return time.monotonic() - began_s
 

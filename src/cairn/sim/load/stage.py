@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from msgspec import Struct
 
-from cairn import settings as settings_file
 import cairn.app  # noqa: F401 - knows every table
+from cairn import settings as settings_file
 from cairn.core.ids import NodeId
 from cairn.db import migrate
 from cairn.db.columns import metadata

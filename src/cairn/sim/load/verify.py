@@ -1,9 +1,10 @@
 """What a run promised, held against the rows and against what the hosts' engines hold."""
 
 import asyncio
+import functools
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from sqlalchemy import select
 
@@ -31,11 +32,15 @@ async def verify(show: Show) -> list[str]:
     deadline_s = time.monotonic() + SETTLE_S_MAX
     while True:
         told = await asyncio.gather(*(a.order("look") for a in show.agents))
-        wrong = show.database.read_now(lambda tx: list(_wrong(tx, show, told)))
+        wrong = show.database.read_now(functools.partial(_all_wrong, show=show, told=told))
         if not wrong or time.monotonic() > deadline_s:
             return wrong
         show.tell(f"checking: {len(wrong)} things are not right yet, such as: {wrong[0]}")
         await asyncio.sleep(2.0)
+
+
+def _all_wrong(tx: Tx, *, show: Show, told: list[Told]) -> list[str]:
+    return list(_wrong(tx, show, told))
 
 
 def _wrong(tx: Tx, show: Show, told: list[Told]) -> Iterator[str]:
@@ -63,7 +68,7 @@ def _wrong(tx: Tx, show: Show, told: list[Told]) -> Iterator[str]:
         yield from each.violations
 
 
-def _not_as_the_rows(rows: dict[str, object], guests: list[GuestHere]) -> Iterator[str]:
+def _not_as_the_rows(rows: Collection[str], guests: list[GuestHere]) -> Iterator[str]:
     times = Counter(guest.id for guest in guests if guest.runs)
     for server_id, count in times.items():
         if count > 1:
