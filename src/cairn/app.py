@@ -41,7 +41,7 @@ from cairn.fleet.join import Authority
 from cairn.fleet.peers import Connect, Peers
 from cairn.fleet.records import DEFAULT_ZONE
 from cairn.fleet.stream import NodeStreams
-from cairn.host import certs, prepare
+from cairn.host import certs, prepare, processes
 from cairn.http.routes import Service
 from cairn.http.shell import Shell
 from cairn.identity import api as identity_api
@@ -70,6 +70,9 @@ from cairn.wire.link import Go, Hello, Refused, StreamLink, connect, wanted_imag
 CHUNK_BYTES = 1 << 20
 TOKEN_ADDRESSES_MAX = 8
 NOWHERE = Addresses(api=("127.0.0.1:8443",))
+# Hosts whose connections may wait to be accepted: after a restart all of them come at once, and each that
+# does not fit tries again seconds later. The system's own limit (net.core.somaxconn) is usually this, too.
+NODE_BACKLOG = 4096
 GOODBYE_S = 10  # how long requests under way may take to end when the process is told to stop
 
 _log = log.get("control")
@@ -324,6 +327,7 @@ class Cloud:
 def run_control(settings: Settings, *, pages: Path) -> None:
     """Run until SIGTERM or SIGINT; requests under way are answered first. `pages`: noVNC's folder."""
     log.configure(debug=settings.debug)
+    processes.raise_file_limit()
     database = open_database(settings)
     try:
         if not database.is_sqlite:
@@ -364,6 +368,7 @@ async def _serve(settings: Settings, database: Database, pages: Path) -> None:
         settings.node_address,
         settings.node_port,
         ssl=node_context,
+        backlog=NODE_BACKLOG,
     )
 
     def drain() -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +35,14 @@ def parts() -> Iterator[Part]:
         match words[1:6]:
             case ["-m", "cairn", name, "--state", state] if name in PARTS:
                 yield Part(pid=pid, name=name, state=Path(state))
+
+
+def raise_file_limit() -> int:
+    """As many open files as the system lets this process have: a connection of each host is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
 
 
 def agents() -> Iterator[Part]:
