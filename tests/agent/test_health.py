@@ -165,7 +165,7 @@ def test_pressure(some: float, full: float, level: str) -> None:
     )
     seen = health.pressure(text, "1.00 2.00 3.00 1/100 4711\n", 8)
     assert seen.level == level
-    assert "load 3.00 on 8 CPUs" in seen.found
+    assert "load 1.00 2.00 3.00 on 8 CPUs" in seen.found
 
 
 def test_a_kernel_without_pressure_is_no_trouble() -> None:

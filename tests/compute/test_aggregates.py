@@ -1,5 +1,6 @@
 """Aggregates and hosts over Nova's API: bodies and statuses as its api-ref says, zones by its rules."""
 
+import re
 from typing import Any
 
 import msgspec
@@ -315,18 +316,24 @@ def test_uptime_is_its_own_page_until_2_87_and_then_part_of_the_host(cloud: Clou
     host = cloud.world.hosts[0]
     assert hypervisors(cloud, f"/{host.id}/uptime", "2.87").status_code == 400
     now = cloud.database.read_now(lambda tx: tx.now)
-    seen = HealthSeen(name="boot", level="ok", found="up since 2020-01-01T00:00:00Z, more")
+    seen = (
+        HealthSeen(name="boot", level="ok", found="up since 2020-01-01T00:00:00Z, more"),
+        HealthSeen(name="pressure", level="ok", found="load 0.10 0.20 0.30 on 2 CPUs, more"),
+    )
     node = cloud.database.read_now(lambda tx: fleet.node(tx, host.id))
     cloud.database.write_now(
         lambda tx: tx.execute(
-            fleet_store.nodes.update()
-            .where(fleet_store.nodes.c.id == node.id)
-            .values(health=(seen,))
+            fleet_store.nodes.update().where(fleet_store.nodes.c.id == node.id).values(health=seen)
         )
     )
     days = (now - now.replace(year=2020, month=1, day=1, hour=0, minute=0, second=0)).days
     told = hypervisors(cloud, f"/{host.id}/uptime", "2.87").json["hypervisor"]
-    assert f"up {days} days" in told["uptime"]
+    # The regular expression by which python-openstackclient takes it apart.
+    form = r"\s*(.+)\sup\s+(.+),\s+(.+)\susers?,\s+load average:\s(.+)"
+    found = re.fullmatch(form, told["uptime"])
+    assert found is not None
+    assert found[2].startswith(f"{days} days")
+    assert found[4] == "0.10, 0.20, 0.30"
     assert hypervisors(cloud, f"/{host.id}/uptime", "2.88").status_code == 404
     assert hypervisors(cloud, f"/{host.id}").json["hypervisor"]["uptime"] == told["uptime"]
 

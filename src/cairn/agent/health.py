@@ -245,8 +245,8 @@ def pressure(memory: str | None, load: str | None, cpus: int) -> HealthSeen:
     """From /proc/pressure/memory (Documentation/accounting/psi.rst) and /proc/loadavg."""
     shares = _pressure_shares(memory or "")
     some, full = shares.get("some", 0.0), shares.get("full", 0.0)
-    average = (load or "- - -").split()[2]
-    found = f"load {average} on {cpus} CPUs, {some:.0f} % of the time short of memory"
+    averages = " ".join((load or "- - -").split()[:3])
+    found = f"load {averages} on {cpus} CPUs, {some:.0f} % of the time short of memory"
     level = OK
     if full >= STALLED_CRITICAL:
         level = CRITICAL

@@ -174,14 +174,16 @@ def _page(call: Call[None], nodes: list[Node]) -> tuple[list[Node], dict[str, An
 
 
 def _uptime(node: Node, now: datetime) -> str | None:
-    """As `uptime` says it, from when the host says that it was started."""
+    """As `uptime` says it, which clients take apart: since the start that the host tells, with the load
+    of its last report; who is signed in there nobody asks."""
     said = {seen.name: seen.found for seen in node.health}
     words = said.get("boot", "").split()
     if len(words) < 3:
         return None
+    load = ", ".join(said.get("pressure", "").split()[1:4]) or "-, -, -"
     up = now - datetime.fromisoformat(words[2].rstrip(","))
     hours, minutes = divmod(int(up.total_seconds()) % 86400 // 60, 60)
-    return f" {now:%H:%M:%S} up {up.days} days, {hours:2}:{minutes:02}"
+    return f" {now:%H:%M:%S} up {up.days} days, {hours:2}:{minutes:02},  0 users,  load average: {load}"
 
 
 def _servers_of(
