@@ -120,22 +120,8 @@ class QemuRig:
         return said
 
     async def shell(self, guest_id: ServerId, command: str, *, last: bytes = b"\ndone\r\n") -> str:
-        """What a command prints, typed at the serial console, where root is signed in."""
         path = self.options.guests_dir / guest_id / "serial.sock"
-        reader, writer = await asyncio.open_unix_connection(path)
-        try:
-            async with asyncio.timeout(CONSOLE_S_MAX):
-                writer.write(b"\n")
-                await _until(reader, b"# ")
-                writer.write(f"echo be''gin; {command}; echo do''ne\n".encode())
-                said = await _until(reader, last)
-                # The guest's line editor breaks what was typed; only what follows is the answer.
-                answer = said.decode(errors="replace").replace("\r", "").rpartition("begin\n")[2]
-                return answer.removesuffix("done\n")
-        finally:
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+        return await shell(path, command, last=last)
 
     async def end(self, guest_id: ServerId) -> None:
         """The guest's owner types `poweroff`."""
@@ -196,6 +182,24 @@ def _qemu_img(*words: object) -> None:
 
 def _ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True)
+
+
+async def shell(console: Path, command: str, *, last: bytes = b"\ndone\r\n") -> str:
+    """What a command prints, typed at the serial console, where root is signed in."""
+    reader, writer = await asyncio.open_unix_connection(console)
+    try:
+        async with asyncio.timeout(CONSOLE_S_MAX):
+            writer.write(b"\n")
+            await _until(reader, b"# ")
+            writer.write(f"echo be''gin; {command}; echo do''ne\n".encode())
+            said = await _until(reader, last)
+            # The guest's line editor breaks what was typed; only what follows is the answer.
+            answer = said.decode(errors="replace").replace("\r", "").rpartition("begin\n")[2]
+            return answer.removesuffix("done\n")
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
 
 
 async def _until(reader: asyncio.StreamReader, end: bytes) -> bytes:

@@ -21,7 +21,7 @@ from cairn.core.ids import PortId
 from cairn.drivers.contracts import BlockNode, Tap
 from cairn.drivers.hypervisor import process
 from cairn.drivers.hypervisor.qemu import QemuHypervisor, QemuOptions, tear_down
-from cairn.wire.spec import GuestSpec
+from cairn.wire.spec import GuestSpec, NicSpec
 
 pytestmark = pytest.mark.host
 
@@ -159,7 +159,8 @@ async def test_a_failed_boot_says_why_and_leaves_nothing(rig: QemuRig) -> None:
     assert Path(there[0].owned_paths[0]).stat().st_uid == 0
     with pytest.raises(NotFound, match=f"port {port} is not plugged"):
         tap = Tap(port_id=port, name="cvnone", mac="fa:16:3e:00:00:01", mtu=1500)
-        await driver.boot(good, there, (tap,), None)
+        with_port = msgspec.structs.replace(good, nics=(NicSpec(port_id=port),))
+        await driver.boot(with_port, there, (tap,), None)
     assert await driver.look() == []
     await driver.boot(good, there, (), None)
     with pytest.raises(Conflict, match="in use"):
