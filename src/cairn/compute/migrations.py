@@ -510,6 +510,13 @@ def is_between_hosts(tx: Tx, server: Server) -> bool:
     return True
 
 
+def outlive(tx: Tx, server: Server) -> None:
+    """What a host still has of a move that came to nothing must be older than the server's next life."""
+    last = max((m.incarnation for m in rows.of_server(tx, server.id)), default=0)
+    if last > server.incarnation:
+        store.change_server(tx, server.id, incarnation=last)
+
+
 # --- confirm -----------------------------------------------------------------------------------------
 
 

@@ -123,6 +123,7 @@ def evict(tx: Tx, server: Server, node: Node) -> None:
     has_shared_pool = node.facts is not None and node.facts.has_shared_pool
     placement.release(tx, server.id)
     store.evict(tx, server, pool_zone=node.zone if has_shared_pool else None)
+    migrations.outlive(tx, server)
     network.unplace_ports(tx, server.id)
     for disk in store.disks_of(tx, [server.id]).get(server.id, []):
         volumes.unplace(tx, disk.volume_id)
