@@ -7,6 +7,7 @@ other's power, half have a shared pool, some have neither: there a person goes a
 import contextlib
 import random
 from functools import partial
+from typing import Any
 
 from sqlalchemy import select
 
@@ -68,7 +69,7 @@ class MarkingTenant(Tenant):
 
     async def _create(self) -> None:
         self._count += 1
-        server = {
+        server: dict[str, Any] = {
             "name": f"s{self._count}", "imageRef": self._image, "flavorRef": self._flavor,
             "networks": [{"uuid": self._network}],
         }  # fmt: skip
