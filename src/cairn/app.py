@@ -59,6 +59,8 @@ from cairn.life import lease
 from cairn.life.lease import Leased
 from cairn.life.reconcile import Reconciler, Runner
 from cairn.network import api as network_api
+from cairn.placement import fit
+from cairn.placement.records import Ratios
 from cairn.settings import Settings
 from cairn.volume import api as volume_api
 from cairn.volume import control as volume_control
@@ -87,8 +89,6 @@ class CloudOptions(Struct, frozen=True, kw_only=True):
     region: str = "RegionOne"
     token_lifetime_s: int = 3600
     upload_gib_max: int = 512
-    vcpu_overcommit: float = 8.0
-    memory_overcommit: float = 1.0
     migrations_at_once: int = mover.AT_ONCE
     lost_after_s: float = fleet_control.LOST_AFTER_S
     restart_elsewhere: str = "false"
@@ -327,6 +327,7 @@ class Cloud:
 def run_control(settings: Settings, *, pages: Path) -> None:
     """Run until SIGTERM or SIGINT; requests under way are answered first. `pages`: noVNC's folder."""
     log.configure(debug=settings.debug)
+    fit.promise(Ratios(vcpus=settings.vcpu_overcommit, memory=settings.memory_overcommit))
     processes.raise_file_limit()
     database = open_database(settings)
     try:
@@ -428,8 +429,6 @@ def _cloud_options(settings: Settings) -> CloudOptions:
         region=settings.region,
         token_lifetime_s=settings.token_lifetime_s,
         upload_gib_max=settings.upload_gib_max,
-        vcpu_overcommit=settings.vcpu_overcommit,
-        memory_overcommit=settings.memory_overcommit,
         migrations_at_once=settings.migrations_at_once,
         lost_after_s=settings.lost_after_s,
         restart_elsewhere=settings.restart_elsewhere,

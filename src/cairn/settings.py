@@ -72,7 +72,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     # How far processors are promised twice: idle guests are the rule. Memory is not, because a guest
     # that is killed for lack of it has lost data.
-    vcpu_overcommit: Annotated[float, Meta(ge=1, le=64)] = 8.0
+    vcpu_overcommit: Annotated[float, Meta(ge=1, le=64)] = 16.0
     memory_overcommit: Annotated[float, Meta(ge=0.5, le=8)] = 1.0
 
     # Servers that move at a time from each host and to each: more would share the same wire, and each

@@ -4,188 +4,30 @@ Control plane, agent, OVN and QEMU are the real ones, in a network namespace of 
 with what the one before left: that is the order of a host's worse days.
 """
 
-import contextlib
-import ctypes
-import json
 import os
-import secrets
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from functools import cached_property
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
+from tests.host.whole_cloud import Whole, cut_power, has_all_hardware, whole_cloud
 
-from cairn.cli import demo
-from cairn.cli.cloud import Cloud, until
-from cairn.cli.progress import Steps
+from cairn.cli.cloud import Cloud
 from cairn.core.errors import CloudError
-from cairn.drivers.networks import layout
-from cairn.host import supervise, teardown
-from cairn.settings import Settings, load
 
 pytestmark = pytest.mark.host
 
-ROOT = Path(__file__).parents[2]
-CLONE_NEWNET = 0x40000000
-HEAL_S = 240.0  # generous: guests boot in software emulation, beside whatever else runs here
-
-
-class Whole:
-    """The cloud, its clients, and the ways to hurt it."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
-        self.login: demo.Login | None = None
-
-    @cached_property
-    def cloud(self) -> Cloud:
-        """Signed in as the demonstration's user."""
-        made = Cloud(self.settings.credentials_dir / "clouds.yaml", "cairn-demo")
-        made.sign_in()
-        return made
-
-    def cairn(self, *words: str) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "cairn", *words, "--state", str(self.settings.state)]
-        return subprocess.run(command, check=False, capture_output=True, text=True, timeout=400)
-
-    def server(self, name: str) -> dict[str, Any]:
-        (server,) = self.cloud.get("compute", "/servers/detail", name=f"^{name}$")["servers"]
-        return dict(server)
-
-    def part(self, name: str) -> int:
-        told = supervise.look(self.settings.state)
-        return int(told["parts"][name]["pid"] or 0) if told else 0
-
-    def guests(self) -> dict[str, int]:
-        """Processes of guests by server id."""
-        found = {}
-        for pid, words in _command_lines():
-            if "qemu-system" in words[0] and str(self.settings.state) in " ".join(words):
-                found[words[words.index("-uuid") + 1]] = pid
-        return found
-
-    def engines(self) -> dict[str, int]:
-        folder = self.settings.agent_dir / "ovn" / "run"
-        return {file.stem: int(file.read_text()) for file in folder.glob("*.pid")}
-
-    def ssh(self, command: str) -> str | None:
-        """What the command prints in the first server; None while it cannot be reached."""
-        assert self.login is not None
-        words = [*self.login.command(), "-o", "BatchMode=yes", "-o", "ConnectTimeout=5"]
-        # The options must stand before the host's name.
-        target = words.pop(words.index(next(w for w in words if w.startswith("root@"))))
-        done = subprocess.run(
-            [*words, target, command], check=False, capture_output=True, text=True, timeout=60
-        )
-        return done.stdout if done.returncode == 0 else None
-
-    def wait(self, is_so: Callable[[], bool], what: str, within_s: float = HEAL_S) -> None:
-        until(lambda: is_so() or None, what=what, within_s=within_s)
-
-
-def _command_lines() -> Iterator[tuple[int, list[str]]]:
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            with contextlib.suppress(OSError):
-                if words := (entry / "cmdline").read_bytes().decode().split("\0")[:-1]:
-                    yield int(entry.name), words
-
-
-def _enter(namespace: int) -> None:
-    if ctypes.CDLL(None, use_errno=True).setns(namespace, CLONE_NEWNET) != 0:
-        raise OSError(ctypes.get_errno(), "setns")
-
 
 @pytest.fixture(scope="module")
-def namespace() -> Iterator[str]:
-    """This thread, and all that it starts, in a network namespace of its own."""
-    name = f"cvw-{secrets.token_hex(3)}"
-    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
-    subprocess.run(["ip", "netns", "add", name], check=True)
-    try:
-        inside = os.open(f"/run/netns/{name}", os.O_RDONLY)
-        _enter(inside)
-        os.close(inside)
-        subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-        yield name
-    finally:
-        _enter(home)
-        os.close(home)
-        subprocess.run(["ip", "netns", "del", name], check=True)
-
-
-@pytest.fixture(scope="module")
-def whole(namespace: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
-    """A cloud with a first server (running, with a further volume and port) and a second (stopped)."""
-    state = Path(f"/tmp/cvw-{secrets.token_hex(3)}")  # Short: unix sockets lie deep below it.
-    made = Whole(load(state))
-    try:
-        started = made.cairn("up", "--detach")
-        assert started.returncode == 0, started.stderr + started.stdout
-        with Steps() as steps:
-            made.login = demo.run(made.settings, steps)
-        _furnish(made)
+def whole() -> Iterator[Whole]:
+    with whole_cloud() as made:
         yield made
-    finally:
-        logs = _tails(made.settings)
-        assert made.cairn("down").returncode == 0, logs
-        assert teardown.left_overs(made.settings) == []
-        made.cairn("wipe", "--yes")
-
-
-def _furnish(whole: Whole) -> None:
-    """Give the first server a volume and a second port; make a second server and stop it."""
-    cloud, first = whole.cloud, whole.server("first")
-    (network,) = cloud.get("network", "/networks", name="private")["networks"]
-    volume = cloud.post("block-storage", "/volumes", {"volume": {"size": 1, "name": "data"}})
-    path = f"/volumes/{volume['volume']['id']}"
-    whole.wait(
-        lambda: cloud.get("block-storage", path)["volume"]["status"] == "available", "the volume"
-    )
-    attachment = {"volumeAttachment": {"volumeId": volume["volume"]["id"]}}
-    cloud.post("compute", f"/servers/{first['id']}/os-volume_attachments", attachment)
-    # A network of its own, without a gateway: two ports in one subnet would confuse the guest's routes.
-    back = cloud.post("network", "/networks", {"network": {"name": "back"}})["network"]
-    subnet = {"network_id": back["id"], "ip_version": 4, "cidr": "10.21.0.0/24"}
-    cloud.post("network", "/subnets", {"subnet": {**subnet, "gateway_ip": None}})
-    interface = {"interfaceAttachment": {"net_id": back["id"]}}
-    cloud.post("compute", f"/servers/{first['id']}/os-interface", interface)
-    whole.wait(
-        lambda: cloud.get("block-storage", path)["volume"]["status"] == "in-use", "the volume"
-    )
-    wish = {
-        "name": "second",
-        "imageRef": first["image"]["id"],
-        "flavorRef": next(
-            f["id"] for f in cloud.get("compute", "/flavors")["flavors"] if f["name"] == "probe"
-        ),
-        "networks": [{"uuid": network["id"]}],
-    }
-    made = cloud.post("compute", "/servers", {"server": wish})["server"]
-    whole.wait(lambda: whole.server("second")["status"] == "ACTIVE", "the second server")
-    cloud.post("compute", f"/servers/{made['id']}/action", {"os-stop": None})
-    whole.wait(lambda: whole.server("second")["status"] == "SHUTOFF", "the second server's end")
-
-
-def _tails(settings: Settings) -> str:
-    return "\n".join(
-        f"== {file}\n{file.read_text(errors='replace')[-3000:]}"
-        for file in sorted(settings.log_dir.glob("*.log"))
-    )
-
-
-def _both_disks_and_nics(whole: Whole) -> bool:
-    said = whole.ssh("cat /proc/partitions; ls /sys/class/net")
-    return said is not None and "vdb" in said and "eth1" in said
 
 
 def test_first_server_has_its_volume_and_its_second_port(whole: Whole) -> None:
-    whole.wait(lambda: _both_disks_and_nics(whole), "disk and port in the guest")
+    whole.wait(lambda: has_all_hardware(whole), "disk and port in the guest")
 
 
 @pytest.mark.parametrize("part", ["agent", "control"])
@@ -206,7 +48,7 @@ def test_killed_guest_is_booted_again_with_all_it_had(whole: Whole) -> None:
     before = whole.guests()[first]
     os.kill(before, signal.SIGKILL)
     whole.wait(lambda: whole.guests().get(first, before) != before, "a new process of the guest")
-    whole.wait(lambda: _both_disks_and_nics(whole), "the guest with disk and port")
+    whole.wait(lambda: has_all_hardware(whole), "the guest with disk and port")
     assert whole.server("first")["status"] == "ACTIVE"
 
 
@@ -225,7 +67,7 @@ def test_host_that_boots_alone_brings_all_back_and_leaves_the_stopped_stopped(
     state = str(whole.settings.state)
     first, second = whole.server("first")["id"], whole.server("second")["id"]
     networks = [n["id"] for n in whole.cloud.get("network", "/networks")["networks"]]
-    _cut_power(state, [layout.metadata_namespace(n) for n in networks])
+    cut_power(whole, networks)
     assert whole.guests() == {}
 
     # No control plane: the agent has its ledger and nothing else.
@@ -234,7 +76,7 @@ def test_host_that_boots_alone_brings_all_back_and_leaves_the_stopped_stopped(
     agent = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
     try:
         whole.wait(lambda: first in whole.guests(), "the guest's process")
-        whole.wait(lambda: _both_disks_and_nics(whole), "the guest with disk and port")
+        whole.wait(lambda: has_all_hardware(whole), "the guest with disk and port")
         assert second not in whole.guests()
     finally:
         agent.terminate()
@@ -247,22 +89,6 @@ def test_host_that_boots_alone_brings_all_back_and_leaves_the_stopped_stopped(
     assert whole.server("second")["status"] == "SHUTOFF"
     time.sleep(2)  # What the control plane might wrongly order would come by now.
     assert whole.guests() == guests
-
-
-def _cut_power(state: str, namespaces: list[str]) -> None:
-    """Every process of the cloud dies at once; interfaces and namespaces are gone, disks stay."""
-    for _ in range(2):  # The supervisor may have started something between the look and the kill.
-        for pid, words in _command_lines():
-            if state in " ".join(words) and pid != os.getpid():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-        time.sleep(0.5)
-    links = json.loads(subprocess.run(["ip", "-j", "link"], check=True, capture_output=True).stdout)
-    for link in links:
-        if link["ifname"] != "lo":
-            subprocess.run(["ip", "link", "del", link["ifname"]], check=False, capture_output=True)
-    for name in namespaces:
-        subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
 
 
 def test_a_second_up_says_who_is_there(whole: Whole) -> None:

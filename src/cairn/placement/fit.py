@@ -1,22 +1,28 @@
-"""What fits where: pure arithmetic over rooms."""
+"""What fits where: arithmetic over rooms, and how far a process promises things twice."""
 
 from cairn.placement.records import (
-    DISK_RATIO,
-    MEMORY_RATIO,
     MEMORY_RESERVED_MIB,
-    VCPU_RATIO,
     Amounts,
+    Ratios,
     Room,
 )
 from cairn.wire.report import HostFacts
+
+_ratios = Ratios()
+
+
+def promise(ratios: Ratios) -> None:
+    """How far this process promises hosts' resources, from here on: an installation's setting."""
+    global _ratios
+    _ratios = ratios
 
 
 def capacity_of(facts: HostFacts) -> Amounts:
     """What a host may promise: its facts, less the host's own share, times the ratios."""
     return Amounts(
-        vcpus=int(facts.vcpus * VCPU_RATIO),
-        memory_mib=int(max(0, facts.memory_mib - MEMORY_RESERVED_MIB) * MEMORY_RATIO),
-        disk_gib=int(facts.disk_gib * DISK_RATIO),
+        vcpus=int(facts.vcpus * _ratios.vcpus),
+        memory_mib=int(max(0, facts.memory_mib - MEMORY_RESERVED_MIB) * _ratios.memory),
+        disk_gib=int(facts.disk_gib * _ratios.disk),
     )
 
 

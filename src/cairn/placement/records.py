@@ -4,10 +4,15 @@ from msgspec import Struct
 
 from cairn.core.ids import NodeId
 
-VCPU_RATIO = 16.0  # virtual CPUs share: sixteen to a real one, as OpenStack's default
-MEMORY_RATIO = 1.0  # memory does not: a guest that was promised it may use all of it at once
-DISK_RATIO = 1.0
 MEMORY_RESERVED_MIB = 512  # for the host itself
+
+
+class Ratios(Struct, frozen=True, kw_only=True):
+    """How often each resource of a host may be promised."""
+
+    vcpus: float = 16.0  # they share: sixteen to a real one, as OpenStack's default
+    memory: float = 1.0  # it does not: a guest that was promised it may use all of it at once
+    disk: float = 1.0
 
 
 class Amounts(Struct, frozen=True, kw_only=True):
