@@ -15,13 +15,13 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from bench import api, boot, cloud, demo, disk, fill, idle, network, openstack, table
+from bench import api, boot, cloud, demo, disk, fill, idle, network, openstack, scale, table
 from bench.cloud import Dev, Whole
 from bench.table import Result
 
 # The order matters: an idle minute comes before what leaves something behind, and OpenStack's work, which
 # ends with 1,000 servers on fake hosts, before the requests, which need them.
-NAMES = ("demo", "network", "disk", "openstack", "api", "idle", "boot", "engines")
+NAMES = ("demo", "network", "disk", "openstack", "api", "idle", "boot", "engines", "scale")
 
 
 class _Clouds:
@@ -75,6 +75,7 @@ def _run(name: str, clouds: _Clouds) -> list[Result]:
         "api": lambda: api.run(clouds.fake),
         "idle": lambda: idle.run(clouds.whole),
         "boot": lambda: boot.run(clouds.whole),
+        "scale": scale.run,
         "engines": lambda: openstack.on_real_engines(clouds.whole),
     }
     return benchmarks[name]()

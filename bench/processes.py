@@ -1,39 +1,12 @@
-"""What processes cost: processor time, memory.
-
-Processor time is read from the process's own clock, which counts nanoseconds over all its threads, ended
-ones too; `/proc/PID/stat` counts in hundredths of a second.
-"""
+"""What processes cost (as the simulator measures it), and which there are."""
 
 import contextlib
-import re
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from msgspec import Struct
+from cairn.sim.load.costs import Memory, cpu_of, cpu_s, memory
 
-
-class Memory(Struct, frozen=True, kw_only=True):
-    rss_mib: float
-    pss_mib: float  # shared pages counted in parts
-
-
-def cpu_s(pid: int) -> float:
-    """Processor time of a process so far; 0 when it is gone."""
-    # linux/include/linux/posix-timers_types.h: MAKE_PROCESS_CPUCLOCK(pid, CPUCLOCK_SCHED)
-    with contextlib.suppress(OSError):
-        return time.clock_gettime((~pid << 3) | 2)
-    return 0.0
-
-
-def cpu_of(pids: Iterable[int]) -> float:
-    return sum(cpu_s(pid) for pid in pids)
-
-
-def memory(pid: int) -> Memory:
-    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    kib = {key: int(value) for key, value in re.findall(r"^(\w+):\s+(\d+) kB", rollup, re.M)}
-    return Memory(rss_mib=kib["Rss"] / 1024, pss_mib=kib["Pss"] / 1024)
+__all__ = ["Memory", "command_lines", "cpu_of", "cpu_s", "memory"]
 
 
 def command_lines() -> Iterator[tuple[int, list[str]]]:
