@@ -65,7 +65,7 @@ from cairn.settings import Settings
 from cairn.volume import api as volume_api
 from cairn.volume import control as volume_control
 from cairn.web import console
-from cairn.wire import tls
+from cairn.wire import port, tls
 from cairn.wire.addresses import is_loopback, joined, split
 from cairn.wire.link import Go, Hello, Refused, StreamLink, connect, wanted_image
 
@@ -364,13 +364,8 @@ async def _serve(settings: Settings, database: Database, pages: Path) -> None:
         pages=pages,
     )
     node_context = _node_context(settings, cloud.streams)
-    nodes = await asyncio.start_server(
-        cloud.accept,
-        settings.node_address,
-        settings.node_port,
-        ssl=node_context,
-        backlog=NODE_BACKLOG,
-    )
+    listener = port.listen(settings.node_address, settings.node_port, backlog=NODE_BACKLOG)
+    nodes = port.Port(listener, node_context, cloud.accept)
 
     def drain() -> None:
         _log.info("control process goes")
