@@ -440,7 +440,8 @@ def _postgresql(url: str) -> Engine:
         max_overflow=4,
         isolation_level="READ COMMITTED",
         connect_args={
-            "options": f"-c idle_in_transaction_session_timeout={lane.SILENCE_MS_MAX}",
+            "options": f"-c idle_in_transaction_session_timeout={lane.SILENCE_MS_MAX}"
+            f" -c lock_timeout={lane.WAIT_MS_MAX}",
             "application_name": "cairn",
         },
     )

@@ -25,6 +25,9 @@ PAUSE_S = 0.2  # before the second; doubled for the third
 _LOST = ("08", "57P", "25P03")  # SQLSTATE: connection exceptions, shutdowns, cut off for silence
 GROUP_MAX = 64  # writes that share one commit
 SILENCE_MS_MAX = 10_000  # in a transaction, after which the database ends it
+WAIT_MS_MAX = (
+    30_000  # for the lane, after which a write is refused: a request would be given up anyway
+)
 _LOCK = text("SELECT pg_advisory_xact_lock(109270032084599)")  # "cairnw" in ASCII
 _SAVEPOINT, _UNDO, _KEEP = (
     "SAVEPOINT verb",
