@@ -15,7 +15,7 @@ from cairn.core.ids import NodeId
 from cairn.db.engine import Database, Tx
 from cairn.fleet import hosts, join, join_store
 from cairn.fleet.join import Authority
-from cairn.fleet.records import Node, NodeState
+from cairn.fleet.records import NO_LOAD, Node, NodeState
 from cairn.http.call import Call
 from cairn.http.routes import Route
 from cairn.network import service as network
@@ -67,6 +67,9 @@ def remove(tx: Tx, node: Node, *, is_gone: bool) -> None:
     else:
         _require_joined(node)
         require_empty(tx, node)
+        if "network" in node.roles:
+            load = aggregates.loads(tx, [node]).get(node.id, NO_LOAD)
+            hosts.require_other_writer(tx, node, load, f"Host {node.hostname} cannot be removed")
     network.forget_node(tx, node.id)
     placement.forget_node(tx, node.id)
     aggregates.forget_host(tx, node.id)

@@ -450,6 +450,27 @@ def test_host_that_came_with_a_control_plane_is_not_removed(world: World, sqlite
     assert "cairn wipe" in message(answer)
 
 
+def test_only_host_that_writes_the_network_of_a_zone_stays(world: World) -> None:
+    Machine(world.api).join(world.token(zone="east", roles=["compute", "network"]))
+    Machine(world.api, "gamma", "192.0.2.8").join(world.token(zone="east"))
+    answer = world.api.delete("/cairn/v1/hosts/beta", who="admin")
+    assert answer.status_code == 409
+    assert "network" in message(answer)
+    assert world.api.delete("/cairn/v1/hosts/gamma", who="admin").status_code == 200
+    assert world.api.delete("/cairn/v1/hosts/beta", who="admin").status_code == 200
+
+
+def test_removed_host_is_in_no_aggregate(world: World) -> None:
+    Machine(world.api).join(world.token())
+    url = "/compute/v2.1/os-aggregates"
+    made = world.api.post(url, {"aggregate": {"name": "fast"}}, who="admin")
+    one = f"{url}/{made.json['aggregate']['id']}"
+    added = world.api.post(f"{one}/action", {"add_host": {"host": "beta"}}, who="admin")
+    assert added.status_code == 200, added.text
+    assert world.api.delete("/cairn/v1/hosts/beta", who="admin").status_code == 200
+    assert world.api.get(one, who="admin").json["aggregate"]["hosts"] == []
+
+
 def test_host_that_is_up_is_not_gone(world: World, sqlite: Database) -> None:
     node_id = Machine(world.api).join(world.token()).json["host"]["id"]
     sqlite.write_now(lambda tx: service.connected(tx, node_id))

@@ -40,6 +40,11 @@ def find(tx: Tx, word: str) -> Node:
     return found[0]
 
 
+def names(tx: Tx) -> dict[NodeId, str]:
+    """Of all hosts: whole records of ten thousand would be dear."""
+    return store.hostnames(tx)
+
+
 def arrange(tx: Tx, node: Node, wish: Wish, load: HostLoad = NO_LOAD) -> Node:
     """Change what an operator may choose. Raises Invalid, and Conflict when guests stand against it."""
     after = _after(node, wish)
@@ -138,7 +143,7 @@ def _require_movable(tx: Tx, node: Node, zone: str, load: HostLoad) -> None:
             "the aggregate first."
         )
     if "network" in node.roles:
-        _require_other_writer(tx, node, load, f"zone: {name}")
+        require_other_writer(tx, node, load, f"zone: {name}")
 
 
 def _require_dispensable(tx: Tx, node: Node, lost: set[str], load: HostLoad) -> None:
@@ -146,10 +151,10 @@ def _require_dispensable(tx: Tx, node: Node, lost: set[str], load: HostLoad) -> 
     if "storage" in lost and load.volumes:
         raise Conflict(f"{name} the role storage while it holds {_held(load)}.")
     if "network" in lost:
-        _require_other_writer(tx, node, load, f"{name} the role network")
+        require_other_writer(tx, node, load, f"{name} the role network")
 
 
-def _require_other_writer(tx: Tx, node: Node, load: HostLoad, refused: str) -> None:
+def require_other_writer(tx: Tx, node: Node, load: HostLoad, refused: str) -> None:
     """A zone that has anything in it needs a host that writes its network."""
     if set(store.network_nodes(tx, node.zone)) - {node.id}:
         return
