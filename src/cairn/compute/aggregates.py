@@ -7,7 +7,7 @@ Source: Nova's api-ref, "Host aggregates"; nova/compute/api.py, class AggregateA
 
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -229,10 +229,9 @@ def _compare(does: Callable[[Any, Any], bool], value: str, wish: str) -> bool:
 # --- what hosts carry --------------------------------------------------------------------------------
 
 
-def loads(tx: Tx) -> dict[NodeId, HostLoad]:
-    """What each host carries: a fixed number of statements, whatever the number of hosts."""
-    nodes = fleet.nodes(tx)
-    rooms = placement.rooms(tx, nodes)
+def loads(tx: Tx, nodes: Sequence[Node]) -> dict[NodeId, HostLoad]:
+    """What these hosts carry: a fixed number of statements, whatever their number."""
+    rooms = placement.rooms(tx, list(nodes))
     servers, held = store.running_by_node(tx), volumes.counts_by_node(tx)
     networks = network.counts_by_zone(tx)
     groups: dict[NodeId, list[Aggregate]] = {}
@@ -321,7 +320,7 @@ def _require_one_zone(tx: Tx, aggregate: Aggregate, node_ids: Iterable[NodeId]) 
 def _move(tx: Tx, node: Node, zone: str) -> None:
     """Raises Conflict while the host holds guests: see fleet/hosts.py."""
     if node.zone != zone:
-        load = msgspec.structs.replace(loads(tx)[node.id], zone_held_by="")
+        load = msgspec.structs.replace(loads(tx, [node])[node.id], zone_held_by="")
         hosts.arrange(tx, node, hosts.Wish(zone=zone), load)
 
 

@@ -12,6 +12,7 @@ from cairn.compute.shapes import minor_of, time_text
 from cairn.core.errors import Conflict, Invalid, NotFound
 from cairn.core.ids import ImageId, NodeId
 from cairn.db.engine import Tx
+from cairn.fleet import hosts
 from cairn.fleet import service as fleet
 from cairn.http.call import Call
 from cairn.http.routes import Route
@@ -64,12 +65,12 @@ class CacheImages(Strict, frozen=True, kw_only=True):
 
 
 def index(tx: Tx, call: Call[None]) -> Any:
-    names = _host_names(tx)
+    names = hosts.names(tx)
     return {"aggregates": [_shown(a, call, names) for a in aggregates.list_all(tx)]}
 
 
 def show(tx: Tx, call: Call[Any]) -> Any:
-    return {"aggregate": _shown(aggregates.get(tx, _id(call)), call, _host_names(tx))}
+    return {"aggregate": _shown(aggregates.get(tx, _id(call)), call, hosts.names(tx))}
 
 
 def create(tx: Tx, call: Call[CreateAggregate]) -> Any:
@@ -146,10 +147,6 @@ def _id(call: Call[Any]) -> int:
     if not (text.isdecimal() and text.isascii()) or len(text) > 9:
         raise NotFound(f"Aggregate {text[:36]} could not be found.")
     return int(text)
-
-
-def _host_names(tx: Tx) -> dict[NodeId, str]:
-    return {node.id: node.hostname for node in fleet.nodes(tx)}
 
 
 def _shown(aggregate: Aggregate, call: Call[Any], names: dict[NodeId, str]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 What fleet cannot know (guests, aggregates, when an agent spoke last) is handed in by the application.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -23,7 +23,7 @@ POLICY: Mapping[str, str] = {
     "cairn:hosts:update": "rule:admin",
 }
 
-Loads = Callable[[Tx], Mapping[NodeId, HostLoad]]
+Loads = Callable[[Tx, Sequence[Node]], Mapping[NodeId, HostLoad]]
 LastHeard = Callable[[NodeId], float | None]
 """Seconds since the agent spoke to this process; None when it is not connected here."""
 
@@ -57,7 +57,7 @@ def routes(*, loads: Loads, last_heard: LastHeard) -> tuple[Route, ...]:
     def list_hosts(tx: Tx, call: Call[None]) -> Any:
         page = pages.page_of(call)
         found = _matching(tx, call, page)
-        known = loads(tx)
+        known = loads(tx, found)
         shown = [_brief(n, known.get(n.id, NO_LOAD), last_heard(n.id)) for n in found]
         body: dict[str, Any] = {"hosts": shown}
         if page.limit and len(found) == page.limit:
@@ -66,12 +66,12 @@ def routes(*, loads: Loads, last_heard: LastHeard) -> tuple[Route, ...]:
 
     def show_host(tx: Tx, call: Call[None]) -> Any:
         node = hosts.find(tx, call.path["host"])
-        whole = _whole(node, loads(tx).get(node.id, NO_LOAD), last_heard(node.id))
+        whole = _whole(node, loads(tx, [node]).get(node.id, NO_LOAD), last_heard(node.id))
         return {"host": {**whole, "loss": loss.explain(tx, node)}}
 
     def update_host(tx: Tx, call: Call[ChangeHost]) -> Any:
         node, asked = hosts.find(tx, call.path["host"]), call.body.host
-        load = loads(tx).get(node.id, NO_LOAD)
+        load = loads(tx, [node]).get(node.id, NO_LOAD)
         hosts.arrange(tx, node, _wish(asked), load)
         _switch(tx, node, asked)
         whole = _whole(service.node(tx, node.id), load, last_heard(node.id))

@@ -136,6 +136,10 @@ def list_nodes(
     return [_node(row) for row in tx.execute(query)]
 
 
+def hostnames(tx: Tx) -> dict[NodeId, str]:
+    return {row.id: row.hostname for row in tx.execute(select(nodes.c.id, nodes.c.hostname))}
+
+
 def nodes_in_zone(tx: Tx, zone: str) -> list[NodeId]:
     """All hosts of a zone: for what concerns each of them."""
     query = select(nodes.c.id).where(nodes.c.zone == zone).order_by(nodes.c.id)
