@@ -31,7 +31,7 @@ from cairn.placement import service as placement
 from cairn.placement.records import Amounts, Room
 from cairn.volume import service as volumes
 from cairn.volume.records import Volume, VolumeState
-from cairn.wire.report import GuestSeen, GuestState, NodeReport
+from cairn.wire.report import GuestSeen, GuestState, HostFacts, NodeReport
 from cairn.wire.spec import Incoming, Outgoing, Power
 
 MOVER = "compute.migrations"
@@ -39,6 +39,7 @@ TRIES_MAX = 3  # of a host to make ready, before the move fails
 PREPARING_MAX = timedelta(seconds=120)
 NO_PROGRESS_MAX = timedelta(seconds=300)
 LIVE = "live-migration"  # the feature of a host
+PROCESSOR = "cpu-"  # what features begin with that say which processor guests see
 CLAIMS_MAX = 5  # hosts tried for one server in one round
 
 S = MigrationState
@@ -125,11 +126,28 @@ def why_not_live(source: Node, target: Node) -> str | None:
             return f"host {node.hostname} cannot migrate live"
     if source.facts.accelerator != target.facts.accelerator:
         return f"host {target.hostname} has accelerator {target.facts.accelerator}"
-    if source.facts.cpu_model != target.facts.cpu_model:
+    processors = [_processor(node.facts) for node in (source, target)]
+    if processors[0] != processors[1]:
         return f"host {target.hostname} has another processor ({target.facts.cpu_model})"
+    if _cpus(source.facts) != _cpus(target.facts):
+        return f"guests see another processor on host {target.hostname}"
+    if source.facts.datapath != target.facts.datapath:
+        return (
+            f"host {target.hostname} has another datapath, so a guest's network card would differ"
+        )
     if source.facts.hypervisor_version > target.facts.hypervisor_version:
         return f"host {target.hostname} has an older hypervisor"
     return None
+
+
+def _cpus(facts: HostFacts) -> set[str]:
+    return {feature for feature in facts.features if feature.startswith("cpu-")}
+
+
+def _processor(facts: HostFacts | None) -> str:
+    """What guests see of it, where the host can tell; else its name."""
+    assert facts is not None
+    return next((f for f in facts.features if f.startswith(PROCESSOR)), facts.cpu_model)
 
 
 def find_hosts(
