@@ -98,7 +98,8 @@ class Room:
             return set()  # It never came up.
         with closing(sqlite3.connect(self.state / "control/cairn.db")) as database:
             ids = [row[0] for row in database.execute("SELECT id FROM networks")]
-        return {layout.metadata_namespace(NetworkId(id)) for id in ids}
+        home = self.state / "agent/ovn"
+        return {layout.metadata_namespace(NetworkId(id), home) for id in ids}
 
 
 @contextmanager

@@ -153,5 +153,6 @@ def metadata_link(network_id: NetworkId) -> str:
     return "cvm" + network_id.replace("-", "")[:11]
 
 
-def metadata_namespace(network_id: NetworkId) -> str:
-    return "cvm-" + network_id.replace("-", "")[:11]
+def metadata_namespace(network_id: NetworkId, home: Path) -> str:
+    """Named after the network and the installation: namespaces are the machine's, and two may live on it."""
+    return "cvm-" + hashlib.sha256(f"{home} {network_id}".encode()).hexdigest()[:11]

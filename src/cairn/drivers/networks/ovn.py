@@ -126,7 +126,7 @@ class OvnNetworks:
                     plug.network_id
                     for plug in plugs
                     if plug.network_id is not None
-                    and links.namespace_exists(layout.metadata_namespace(plug.network_id))
+                    and links.namespace_exists(self._metadata_namespace(plug.network_id))
                 )
             ),
             engines=(*self._daemons.seen(), *self._underlay_seen()),
@@ -185,7 +185,7 @@ class OvnNetworks:
     async def open_metadata(self, network: MetadataNetworkSpec) -> None:
         switch = self._ready_switch()
         outer = layout.metadata_link(network.network_id)
-        namespace = layout.metadata_namespace(network.network_id)
+        namespace = self._metadata_namespace(network.network_id)
         if not links.exists(outer):
             await switch.leave(outer)
         addresses = (*network.addresses, f"{METADATA_ADDRESS}/32")
@@ -197,13 +197,13 @@ class OvnNetworks:
         await switch.join(outer, {"iface-id": network.port_id}, network_id=network.network_id)
 
     def metadata_socket(self, network_id: NetworkId) -> socket.socket:
-        return links.listen_in(layout.metadata_namespace(network_id), METADATA_ADDRESS, 80)
+        return links.listen_in(self._metadata_namespace(network_id), METADATA_ADDRESS, 80)
 
     async def close_metadata(self, network_id: NetworkId) -> None:
         outer = layout.metadata_link(network_id)
         await self._ready_switch().leave(outer)
         await links.remove(outer)
-        await links.remove_namespace(layout.metadata_namespace(network_id))
+        await links.remove_namespace(self._metadata_namespace(network_id))
 
     # --- private -------------------------------------------------------------------------------------
 
@@ -211,6 +211,9 @@ class OvnNetworks:
         if self._switch is None:
             raise Unavailable("the network engine is not started")
         return self._switch
+
+    def _metadata_namespace(self, network_id: NetworkId) -> str:
+        return layout.metadata_namespace(network_id, self._options.home)
 
     @property
     def _own_southbound(self) -> str:
@@ -310,7 +313,7 @@ class OvnNetworks:
             if is_ours and link.ifname.startswith(("cvt", "cvm")) and link.ifname not in plugs:
                 await links.remove(link.ifname)
         kept = {
-            layout.metadata_namespace(plug.network_id)
+            self._metadata_namespace(plug.network_id)
             for plug in plugs.values()
             if plug.network_id is not None and plug.link in present
         }
