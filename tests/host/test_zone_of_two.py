@@ -7,7 +7,9 @@ host 2, peer and far on host 1, which alone has the databases and the way outsid
 import json
 import os
 import signal
+import socket
 import ssl
+import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -15,13 +17,13 @@ from collections.abc import Callable, Iterator
 import pytest
 from msgspec.structs import replace
 from tests.host import ovn_rig
-from tests.host.ovn_rig import NODE, OUTSIDE_IP, inside, run
+from tests.host.ovn_rig import NODE, OUTSIDE_IP, inside, ip, run
 from tests.host.ovn_world import ADDRESSES, FLOATING_IP, MTU, ROUTER_IP
 from tests.host.ovn_zone import ADDRESS, NODE_2, Zone
 
 from cairn.core.clock import SystemClock
 from cairn.core.errors import Unavailable
-from cairn.core.ids import NodeId
+from cairn.core.ids import NodeId, PortId
 from cairn.drivers.networks.layout import TlsFiles
 from cairn.drivers.networks.ovn import OvnNetworks
 from cairn.host import certs
@@ -243,6 +245,42 @@ def test_a_database_that_nobody_serves_is_waited_for(zone: Zone) -> None:
     assert zone.worlds[NODE_2].guests["web"].pings(ADDRESSES["peer"], within_s=40)
 
 
+def test_a_port_of_two_hosts_follows_its_guest(zone: Zone) -> None:
+    """As in a live migration. Last, for peer moves to host 2 for good."""
+    first, second = zone.worlds[NODE], zone.worlds[NODE_2]
+    peer, far = second.id("peer"), first.guests["far"]
+    zone.do(NODE, lambda w: w.change_port("peer", hosts=(NODE, NODE_2)))
+    tap = zone.do(NODE_2, lambda w: w.plug("peer"))
+    zone.do(NODE_2, lambda w: w.until_up("peer"))
+    assert far.pings(ADDRESSES["peer"], "-c20", "-i0.1", within_s=0)  # the old host has it all
+
+    first.guests["peer"].close()
+    moved = zone.machines[NODE_2].call(lambda: zone.lab.guest(tap))
+    ip("-n", moved.namespace, "addr", "add", f"{ADDRESSES['peer']}/24", "dev", "eth0")
+    ip("-n", moved.namespace, "route", "add", "default", "via", "10.1.0.1")
+    run("nsenter", f"--net=/run/netns/{moved.namespace}", "ethtool", "-K", "eth0", "tx", "off")
+    assert not far.pings(ADDRESSES["peer"], within_s=1)
+    inside(moved.namespace, lambda: announce(moved.mac))
+    assert far.pings(ADDRESSES["peer"], within_s=10)
+
+    zone.do(NODE, lambda w: w.change_port("peer", hosts=(NODE_2,)))
+    assert peer in {p.id for p in zone.do(NODE, lambda w: w.engine.look()).ports}
+    assert far.pings(
+        ADDRESSES["peer"], "-c30", "-i0.1", within_s=0
+    )  # though the old tap is there yet
+    zone.do(NODE, lambda w: w.engine.unplug(PortId(peer)))
+    assert far.pings(ADDRESSES["peer"], within_s=5)
+
+
+def announce(mac: str) -> None:
+    """What QEMU sends for a guest that has arrived (RFC 903)."""
+    own = bytes.fromhex(mac.replace(":", ""))
+    body = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 3) + (own + b"\0" * 4) * 2
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sending:
+        sending.bind(("eth0", 0))
+        sending.send(b"\xff" * 6 + own + b"\x80\x35" + body.ljust(46, b"\0"))
+
+
 def databases_of(zone: Zone, tls: TlsFiles, *, shows_itself: bool = True) -> str:
     """What the southbound server answers when asked for its databases (RFC 7047, section 4.1.1)."""
     context = ssl.create_default_context(cafile=str(tls.authority))
@@ -251,8 +289,6 @@ def databases_of(zone: Zone, tls: TlsFiles, *, shows_itself: bool = True) -> str
         context.load_cert_chain(tls.certificate, tls.key)
 
     def ask() -> str:
-        import socket
-
         with (
             socket.create_connection((ADDRESS[NODE], 6642), timeout=5) as plain,
             context.wrap_socket(plain) as connection,
