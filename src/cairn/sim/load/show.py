@@ -127,7 +127,7 @@ class Show:
         """Seconds until so many agents were connected. Unavailable when it takes too long."""
         return await self.until(
             lambda: self.connected >= count,
-            lambda: f"{self.connected:,} of {count:,} hosts are connected",
+            lambda: f"{self.connected:,} of {count:,} hosts are connected{self._trouble()}",
             within_s=within_s,
         )
 
@@ -140,11 +140,15 @@ class Show:
             self.control.require_alive()
             told = what if isinstance(what, str) else what()
             if time.monotonic() - began_s > within_s:
-                because = "; ".join(sorted({a.told.trouble for a in self.agents}))
-                raise Unavailable(f"After {within_s:.0f} s still: {told}.", because=because)
+                raise Unavailable(f"After {within_s:.0f} s still: {told}.")
             self.tell(told)
             await asyncio.sleep(0.1)
         return time.monotonic() - began_s
+
+    def _trouble(self) -> str:
+        """Why some are not; the last reason of each process."""
+        reasons = sorted({a.told.trouble for a in self.agents} - {""})
+        return f" ({'; '.join(reasons)})" if reasons else ""
 
     @asynccontextmanager
     async def phase(
