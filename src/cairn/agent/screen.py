@@ -6,7 +6,7 @@ import contextlib
 from cairn.agent.images import Connect
 from cairn.core.errors import Unavailable
 from cairn.core.ids import NodeId
-from cairn.core.tasks import TaskGroup
+from cairn.core.tasks import TaskGroup, first_to_end
 from cairn.drivers.contracts import Hypervisor
 from cairn.wire.link import WIRE_VERSION, Go, Hello, OpenScreen
 
@@ -46,15 +46,11 @@ class Screens:
         other: tuple[asyncio.StreamReader, asyncio.StreamWriter],
     ) -> None:
         """Until either side ends."""
-        ways = [
-            asyncio.create_task(pump(one[0], other[1])),
-            asyncio.create_task(pump(other[0], one[1])),
-        ]
         try:
-            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+            await first_to_end(
+                ("screen out", pump(one[0], other[1])), ("screen in", pump(other[0], one[1]))
+            )
         finally:
-            for way in ways:
-                way.cancel()
             for _, writer in (one, other):
                 writer.close()
 

@@ -4,7 +4,6 @@ The address that the compute API gives out carries a token that is good for a fe
 it is the only credential here. Bytes are carried, never looked at.
 """
 
-import asyncio
 import contextlib
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from falcon.asgi import Request, Response, WebSocket
 from cairn.compute import console
 from cairn.core import log
 from cairn.core.errors import CloudError
+from cairn.core.tasks import first_to_end
 from cairn.db.engine import Database
 from cairn.fleet.peers import Peers
 from cairn.wire.link import StreamLink
@@ -74,13 +74,9 @@ class _Socket:
 
 async def _carry(ws: WebSocket, link: StreamLink) -> None:
     """Both ways, until either side ends."""
-    ways = [asyncio.create_task(_to_guest(ws, link)), asyncio.create_task(_to_browser(link, ws))]
-    try:
-        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for way in ways:
-            way.cancel()
-        await asyncio.gather(*ways, return_exceptions=True)
+    await first_to_end(
+        ("screen to guest", _to_guest(ws, link)), ("screen to browser", _to_browser(link, ws))
+    )
 
 
 async def _to_guest(ws: WebSocket, link: StreamLink) -> None:
