@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from msgspec.structs import replace
 from tests.host import ovn_rig
-from tests.host.ovn_rig import NODE, OUTSIDE_IP, inside, ip, run
+from tests.host.ovn_rig import NODE, OUTSIDE_IP, inside, ip, northbound, run
 from tests.host.ovn_world import ADDRESSES, FLOATING_IP, MTU, ROUTER_IP
 from tests.host.ovn_zone import ADDRESS, NODE_2, Zone
 
@@ -213,6 +213,33 @@ def test_nobody_comes_in_without_a_certificate(zone: Zone) -> None:
     assert ours is not None
     with pytest.raises((ssl.SSLError, ConnectionError)):
         databases_of(zone, ours, shows_itself=False)
+
+
+def test_renewed_certificates_are_used_without_a_restart(zone: Zone) -> None:
+    options = zone.worlds[NODE].options
+    tls = options.tls
+    assert tls is not None
+    before = zone.do(NODE, lambda w: w.engine_seen("ovsdb-sb")).pid
+    zone.tls(NODE)  # writes new ones in place
+    renewed = ssl.PEM_cert_to_DER_cert(tls.certificate.read_text())
+
+    def shown() -> bytes | None:
+        context = ssl.create_default_context(cafile=str(tls.authority))
+        context.check_hostname = False
+        context.load_cert_chain(tls.certificate, tls.key)
+        with (
+            socket.create_connection((ADDRESS[NODE], 6642), timeout=5) as plain,
+            context.wrap_socket(plain) as connection,
+        ):
+            return connection.getpeercert(binary_form=True)
+
+    assert soon(lambda: inside(zone.machines[NODE_2].namespace, shown) == renewed)
+    assert zone.do(NODE, lambda w: w.engine_seen("ovsdb-sb")).pid == before
+
+
+def test_gateways_are_watched_closely(zone: Zone) -> None:
+    ask = northbound(zone.worlds[NODE].options)
+    assert ask("get", "nb_global", ".", "options:bfd-min-rx") == '"200"'
 
 
 def test_a_host_may_change_only_what_is_its_own(zone: Zone) -> None:

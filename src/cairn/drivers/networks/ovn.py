@@ -37,6 +37,7 @@ _USERSPACE_TAP = "ovs-netdev"  # of every userspace datapath: OVS gives no other
 _LOOPBACK_MTU = 1500  # of a host without a network: its own says nothing about others
 _UNDERLAY_MTU_MAX = 9216
 _UNDERLAY_PAUSE_S = 2.0
+_BFD = {"bfd-min-rx": 200, "bfd-min-tx": 200, "bfd-mult": 3}  # milliseconds, lost probes
 
 
 class OvnNetworks:
@@ -83,6 +84,7 @@ class OvnNetworks:
         if options.has_network_role:
             self._zone = databases.ZoneDatabase(options)
             await self._zone.open()
+            await _watch_gateways(options)
             if options.tls is not None:
                 await door.open_door(options)
         await self._follow_again()
@@ -334,6 +336,18 @@ async def probe_datapath(options: OvnOptions) -> str:
         with contextlib.suppress(CloudError):
             await links.run("modprobe", "-q", "openvswitch")
     return "system" if module.exists() else "netdev"
+
+
+async def _watch_gateways(options: OvnOptions) -> None:
+    """How soon another host takes over a router's gateway: BFD probes between those that could.
+
+    By OVN's default it takes 2.6 s, by this 0.8 s; five probes a second between each two are cheap.
+    """
+    await links.run(
+        options.program("ovn-nbctl"), f"--db={options.socket('nb.sock')}", "--timeout=5",
+        "set", "nb_global", ".",
+        *(f"options:{name}={value}" for name, value in _BFD.items()),
+    )  # fmt: skip
 
 
 async def _underlay_mtu(options: OvnOptions) -> int:
