@@ -13,9 +13,8 @@ import msgspec
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.wire import samples
-
 from cairn.wire import link
+from tests.wire import samples
 
 GOLDEN = Path(__file__).parent / "golden"
 

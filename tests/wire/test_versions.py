@@ -13,7 +13,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.wire import samples
 
 from cairn.core.ids import NodeId
 from cairn.db.engine import Database
@@ -33,6 +32,7 @@ from cairn.wire.link import (
 )
 from cairn.wire.report import FREE_STEP_GIB, NodeReport, digest_of
 from cairn.wire.spec import NodeSpec
+from tests.wire import samples
 
 GOLDEN = Path(__file__).parent / "golden"
 FRAMES = sorted(GOLDEN.glob("v*/*.msgpack"))
