@@ -13,7 +13,7 @@ from cairn.fleet.records import NODE_LIFE, Arrival, Coming, Node, NodeState
 from cairn.fleet.touching import topic, touch
 from cairn.wire.report import HostFacts, NodeReport
 
-__all__ = ["topic", "touch"]
+__all__ = ["Glance", "topic", "touch"]
 
 HOSTS_TOPIC = "fleet.hosts"  # which hosts there are, or what they can take, changed
 GENERATION_SHIFT = 32  # a report's number is its generation and a count: later agents always win
