@@ -17,6 +17,7 @@ from typing import Any
 from cairn.cli import demo
 from cairn.cli.cloud import Cloud, until
 from cairn.cli.progress import Steps
+from cairn.core.ids import NetworkId
 from cairn.drivers.networks import layout
 from cairn.host import supervise, teardown
 from cairn.settings import Settings, load
@@ -197,5 +198,6 @@ def cut_power(whole: Whole, network_ids: list[str]) -> None:
     for link in links:
         if link["ifname"] != "lo":
             subprocess.run(["ip", "link", "del", link["ifname"]], check=False, capture_output=True)
-    for name in map(layout.metadata_namespace, network_ids):
+    home = whole.settings.agent_dir / "ovn"
+    for name in (layout.metadata_namespace(NetworkId(n), home) for n in network_ids):
         subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
