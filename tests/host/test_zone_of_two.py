@@ -24,6 +24,7 @@ from tests.host.ovn_zone import ADDRESS, NODE_2, Zone
 from cairn.core.clock import SystemClock
 from cairn.core.errors import Unavailable
 from cairn.core.ids import NodeId, PortId
+from cairn.drivers.networks import layout
 from cairn.drivers.networks.layout import TlsFiles
 from cairn.drivers.networks.ovn import OvnNetworks
 from cairn.host import certs
@@ -297,6 +298,26 @@ def test_a_port_of_two_hosts_follows_its_guest(zone: Zone) -> None:
     )  # though the old tap is there yet
     zone.do(NODE, lambda w: w.engine.unplug(PortId(peer)))
     assert far.pings(ADDRESSES["peer"], within_s=5)
+
+
+def test_larger_packets_between_hosts_are_found_and_used() -> None:
+    made = Zone(underlay_mtu=9000)
+    try:
+        made.start()
+        made.do(NODE_2, lambda w: w.engine.join((SOUTHBOUND,)))
+        for node_id in BOTH:
+            assert made.worlds[node_id].engine.facts().underlay_mtu == 9000
+            made.do(node_id, lambda w: w.boot("peer" if w is made.worlds[NODE] else "web"))
+        peer, web = made.worlds[NODE].guests["peer"], made.worlds[NODE_2].guests["web"]
+        assert peer.dhcp() and web.dhcp()
+        for node_id, name in ((NODE, "peer"), (NODE_2, "web")):
+            world = made.worlds[node_id]
+            tap = layout.tap_name(PortId(world.id(name)))
+            ip("-n", made.machines[node_id].namespace, "link", "set", tap, "mtu", "8942")
+            ip("-n", world.guests[name].namespace, "link", "set", "eth0", "mtu", "8942")
+        assert peer.pings(ADDRESSES["web"], "-M", "do", "-s", str(8942 - 28))
+    finally:
+        made.close()
 
 
 def announce(mac: str) -> None:
