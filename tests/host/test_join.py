@@ -378,6 +378,21 @@ def test_cleaning_up_that_was_cut_off_is_finished_by_up(pair: Pair) -> None:
     assert not pair.second.state.exists()
 
 
+def test_agent_that_finds_itself_removed_starts_nothing(pair: Pair) -> None:
+    """As under systemd, which knows only the agent."""
+    pair.first.cairn("host", "remove", "--no-wait", "second")
+    pair.new_token()
+    pair.join()
+    settings = pair.second.settings
+    pair.second.cairn("down")
+    settings.removal_file.write_text(json.dumps({"reason": "Host second was removed.", "at": 0}))
+    pair.second.cairn(
+        "agent", check=False
+    )  # What cleans up ends it, if it has not ended by itself.
+    pair.wait(lambda: not pair.second.state.exists(), "the state directory's end")
+    pair.first.cairn("host", "remove", "--no-wait", "second")
+
+
 def test_token_of_another_cloud_is_refused(pair: Pair) -> None:
     from cairn.wire import token as wire_token
 

@@ -50,15 +50,7 @@ class HostMembership:
         note = {"reason": reason, "at": time.time()}
         write_whole(self._settings.removal_file, json.dumps(note))
         _log.warning("removed from the cloud: cleaning up", reason=reason)
-        with (self._settings.log_dir / "leave.log").open("ab") as said:
-            subprocess.Popen(
-                [sys.executable, "-m", "cairn", "leave", "--state", str(self._settings.state)],
-                stdin=subprocess.DEVNULL,
-                stdout=said,
-                stderr=said,
-                cwd="/",
-                start_new_session=True,
-            )
+        start_leaving(self._settings)
 
     def wait_s(self) -> float:
         return self._renewal.wait_s()
@@ -76,6 +68,19 @@ class HostMembership:
         own = {"since": time.time(), "pid": os.getpid(), "version": __version__}
         self._told = {**told, **own}
         write_whole(self._settings.agent_state_file, json.dumps(self._told))
+
+
+def start_leaving(settings: Settings) -> None:
+    """Start what ends the agent and all else; it outlives us. Two at once do no harm."""
+    with (settings.log_dir / "leave.log").open("ab") as said:
+        subprocess.Popen(
+            [sys.executable, "-m", "cairn", "leave", "--state", str(settings.state)],
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            cwd="/",
+            start_new_session=True,
+        )
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -46,7 +46,11 @@ def control(context: click.Context, state: Path | None) -> None:
 def agent(state: Path | None) -> None:
     """Run this host's agent: guests, disks, networks."""
     from cairn.agent.main import run_agent
+    from cairn.agent.membership import start_leaving
     from cairn.host.engines import ensure_ovs
 
     settings = settings_file.load(settings_file.state_dir(state))
+    if settings.removal_file.exists() and not settings.control:
+        start_leaving(settings)  # It was cut off: nothing that lived here may start again.
+        return
     run_agent(settings, engine_dir=ensure_ovs(settings.cache))
