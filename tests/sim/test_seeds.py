@@ -15,10 +15,18 @@ from cairn.sim.world import Broken, World
 
 SEEDS = [*range(1, 13)]  # 9: a repeated report pushed out a newer one that was not taken yet
 
+ROUGH_SEEDS = [*range(1, 5)]
+
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_history(seed: int) -> None:
     outcome = play(seed=seed, nodes=3, wishes=40)
+    assert outcome.wishes == 40
+
+
+@pytest.mark.parametrize("seed", ROUGH_SEEDS)
+def test_history_with_full_disks_slow_hosts_and_jumping_clocks(seed: int) -> None:
+    outcome = play(seed=seed, nodes=3, wishes=40, rough=True)
     assert outcome.wishes == 40
 
 

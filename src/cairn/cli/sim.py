@@ -4,13 +4,19 @@ Without --hosts it plays seeded histories of a small cloud; a failing one prints
 --hosts it starts a real control plane and that many real agents over fake engines, and measures them.
 """
 
+import functools
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from cairn.core.errors import CloudError
+
+if TYPE_CHECKING:
+    from cairn.sim.story import Outcome
 
 PROFILES = ("steady", "boot-storm", "reconnect-storm", "host-failures", "joining")
 
@@ -24,6 +30,7 @@ PROFILES = ("steady", "boot-storm", "reconnect-storm", "host-failures", "joining
 @click.option("--nodes", type=click.IntRange(1, 1000), default=3, show_default=True)
 @click.option("--wishes", type=click.IntRange(1, 100_000), default=60, show_default=True)
 @click.option("--losses", is_flag=True, help="Histories in which hosts are lost, too.")
+@click.option("--rough", is_flag=True, help="Also full disks, slow hosts, jumping clocks.")
 @click.option("--hosts", type=click.IntRange(1, 50_000), help="Measure a cloud of so many hosts.")
 @click.option("--servers", type=click.IntRange(0), default=0, help="That it holds already.")
 @click.option(
@@ -52,6 +59,7 @@ def sim(
     nodes: int,
     wishes: int,
     losses: bool,
+    rough: bool,
     hosts: int | None,
     servers: int,
     profiles: tuple[str, ...],
@@ -66,11 +74,10 @@ def sim(
     latency: float,
     agent_processes: int,
 ) -> None:
-    """Play the real control plane and agents over fake engines: histories, or with --hosts a measured load."""
+    """Play the real control plane and agents over fake engines; with --hosts, measure them."""
     if hosts is None:
-        _histories(
-            seed, seeds=seeds, first=first, nodes=nodes, wishes=wishes, losses=losses
-        )
+        kind = _kind(losses=losses, rough=rough)
+        _histories(kind, seed, seeds=seeds, first=first, nodes=nodes, wishes=wishes)
         return
     from cairn.sim.load.show import Load
 
@@ -105,27 +112,42 @@ def _measure(load: "object", file: Path | None) -> None:
         raise CloudError(f"{len(found.wrong)} promises were not kept; see above.")
 
 
+def _kind(*, losses: bool, rough: bool) -> "Callable[..., Outcome]":
+    """What plays one history."""
+    from cairn.sim import losses as with_losses
+    from cairn.sim import story
+
+    if losses and rough:
+        raise CloudError("Choose --losses or --rough.")
+    if losses:
+        return with_losses.play
+    return functools.partial(story.play, rough=rough)
+
+
 def _histories(
-    seed: int | None, *, seeds: int, first: int, nodes: int, wishes: int, losses: bool
+    kind: "Callable[..., Outcome]",
+    seed: int | None,
+    *,
+    seeds: int,
+    first: int,
+    nodes: int,
+    wishes: int,
 ) -> None:
     chosen = [seed] if seed is not None else list(range(first, first + seeds))
     if seed is None:
         _be_silent()
-    failed = [s for s in chosen if not _play(s, nodes=nodes, wishes=wishes, losses=losses)]
+    failed = [s for s in chosen if not _play(kind, s, nodes=nodes, wishes=wishes)]
     if failed:
         raise CloudError(f"{len(failed)} of {len(chosen)} histories broke: {failed}")
     click.secho(f"{len(chosen)} histories, every invariant held.", fg="green")
 
 
-def _play(seed: int, *, nodes: int, wishes: int, losses: bool) -> bool:
-    from cairn.sim import losses as with_losses
-    from cairn.sim import story
+def _play(kind: "Callable[..., Outcome]", seed: int, *, nodes: int, wishes: int) -> bool:
     from cairn.sim.world import Broken
 
     began_s = time.monotonic()
     try:
-        play = with_losses.play if losses else story.play
-        outcome = play(seed=seed, nodes=nodes, wishes=wishes)
+        outcome = kind(seed=seed, nodes=nodes, wishes=wishes)
     except Broken as error:
         click.secho(str(error), fg="red")
         return False

@@ -30,6 +30,13 @@ class Wire:
         for end in (self.agent_end, self.control_end):
             end.came.set()
 
+    def tear(self) -> None:
+        """The agent hears that it is over; what it sent is still on its way, and control hears nothing.
+
+        So the agent's next connection overlaps this one."""
+        self.agent_end.is_torn = True
+        self.agent_end.came.set()
+
     def carry(self, frame: Frame, to: "_End") -> None:
         if self.is_silent or self.is_cut:
             return
@@ -48,6 +55,7 @@ class _End:
         self._inbox: deque[bytes] = deque()
         self.came = asyncio.Event()
         self._latest_s = 0.0
+        self.is_torn = False
 
     def expect(self, data: bytes, delay_s: float) -> None:
         """Arrive after `delay_s`, but never before what was sent earlier."""
@@ -65,7 +73,7 @@ class _End:
         self.post(frame)
 
     def post(self, frame: Frame) -> None:
-        if self._wire.is_cut:
+        if self._wire.is_cut or self.is_torn:
             raise Unavailable("The connection is gone.", because="cut")
         self._wire.carry(frame, self.other)
 
@@ -78,7 +86,7 @@ class _End:
         try:
             async with asyncio.timeout(silence_s or SILENCE_S):
                 while not self._inbox:
-                    if self._wire.is_cut:
+                    if self._wire.is_cut or self.is_torn:
                         raise Unavailable("The connection is gone.", because="cut")
                     self.came.clear()
                     await self.came.wait()
@@ -88,4 +96,5 @@ class _End:
         return decode(self._inbox.popleft())
 
     def close(self) -> None:
-        self._wire.cut()
+        if not self.is_torn:
+            self._wire.cut()

@@ -8,6 +8,7 @@ from msgspec import Struct
 from cairn.core.errors import Unavailable
 from cairn.sim.checks import ALWAYS, nothing_is_left_over, running
 from cairn.sim.node import SimNode
+from cairn.sim.rough import Rough
 from cairn.sim.tenant import Tenant
 from cairn.sim.world import Broken, World
 
@@ -24,7 +25,9 @@ class Outcome(Struct, frozen=True, kw_only=True):
     virtual_s: float
 
 
-def play(*, seed: int, nodes: int = 3, wishes: int = 60, moves: bool = False) -> Outcome:
+def play(
+    *, seed: int, nodes: int = 3, wishes: int = 60, moves: bool = False, rough: bool = False
+) -> Outcome:
     """Play one history; Broken (with the line that replays it) if an invariant does not hold."""
     with World(seed=seed, nodes=nodes) as world:
         dice = random.Random(seed * 7919 + 1)  # noqa: S311 - reproducible on purpose
@@ -33,13 +36,20 @@ def play(*, seed: int, nodes: int = 3, wishes: int = 60, moves: bool = False) ->
         world.do(tenant.settle_in())
         world.run(seconds=3)  # Hosts must have reported before anything can be placed on them.
         weather = Weather(world, dice)
+        if rough:
+            world.how = " --rough"
+        rougher = Rough(world, random.Random(seed * 104_729 + 3))  # noqa: S311 - the same
         for _ in range(wishes):
             world.do(tenant.do_something())
             if dice.random() < 0.25:
                 world.do(weather.strike())
             world.run(seconds=dice.choice([0.0, 0.5, 2.0, 10.0]), always=ALWAYS)
             world.do(weather.pass_time())
+            if rough:
+                world.do(rougher.pass_time())
         world.do(weather.clear())
+        if rough:
+            world.do(rougher.clear())
         if moves:
             world.do(tenant.open_all_hosts())
         world.run(seconds=CALM_S, always=ALWAYS)
@@ -48,7 +58,7 @@ def play(*, seed: int, nodes: int = 3, wishes: int = 60, moves: bool = False) ->
             seed=seed,
             servers=len(tenant.servers),
             wishes=wishes,
-            blows=weather.blows,
+            blows=weather.blows + rougher.blows,
             virtual_s=world.now_s,
         )
 
