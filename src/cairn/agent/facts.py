@@ -7,6 +7,7 @@ from collections.abc import Callable
 from cairn import __version__
 from cairn.agent.look import Drivers
 from cairn.core.errors import CloudError
+from cairn.drivers.contracts import HypervisorFacts
 from cairn.wire.report import HostFacts
 
 
@@ -47,10 +48,16 @@ def probe(
             physical_networks=networks.physical_networks if networks else (),
             roles=roles,
             agent_version=__version__,
+            features=_features(guests),
             has_shared_pool=pool.is_shared,
         )
 
     return facts
+
+
+def _features(guests: HypervisorFacts) -> tuple[str, ...]:
+    live = ("live-migration",) if guests.can_live_migrate else ()
+    return (*live, f"cpu-{guests.cpu_digest}") if guests.cpu_digest else live
 
 
 def _memory_mib() -> int:

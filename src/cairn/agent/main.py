@@ -97,7 +97,11 @@ def _assemble(settings: Settings, engine_dir: Path | None) -> tuple[Agent, Contr
 
 
 def _drivers(settings: Settings, engine_dir: Path | None) -> Drivers:
-    hypervisor = QemuOptions(state_dir=settings.agent_dir, accelerator=settings.accelerator)
+    hypervisor = QemuOptions(
+        state_dir=settings.agent_dir,
+        accelerator=settings.accelerator,
+        address=settings.effective_host_address,
+    )
     return Drivers(
         hypervisor=QemuHypervisor(hypervisor),
         volumes=FilesVolumes(

@@ -284,6 +284,7 @@ def _prepare_on(tx: Tx, move: Migration, server: Server, node: Node, way: Way) -
         progress_at=tx.now,
         why=None,
     )
+    network.pin_ports(tx, server.id, (move.from_node, node.id))
     moving = Moving.LIVE if way is Way.LIVE else Moving.COLD
     rows.set_moving(tx, server.id, migration_id=move.id, moving=moving)
 
@@ -319,7 +320,8 @@ def end(tx: Tx, move: Migration, why: str) -> None:
         more["boot_number"] = server.boot_number + 1  # It was shut down for the move.
     rows.set_moving(tx, server.id, migration_id=None, moving=None, **more)
     number = fleet.touch(tx, move.from_node)
-    if move.to_node is not None:
+    if move.to_node is not None and move.state is not S.QUEUED:
+        network.pin_ports(tx, server.id, (move.from_node,))
         fleet.touch(tx, move.to_node)
     if server.is_doomed:
         store.doom(tx, server.id, number)
@@ -449,6 +451,7 @@ def arrive(tx: Tx, move: Migration, *, pause_ms: int) -> None:
             network.bind_port(tx, nic.port_id, server.id, node.id)
         except (NotFound, Conflict):
             store.remove_nic(tx, nic.port_id)  # Its owner took the port away meanwhile.
+    network.pin_ports(tx, server.id, (node.id,))
     placement.hand_over(tx, giver=move.claimant, taker=server.id, amounts=server.need)
     if waits:  # Room for the way back.
         placement.claim(tx, move.claimant, fleet.node(tx, move.from_node), server.need)

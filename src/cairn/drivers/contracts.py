@@ -190,6 +190,9 @@ class HypervisorFacts(Struct, frozen=True, kw_only=True):
     hypervisor: str
     version: int  # 7002000 is 7.2.0
     cpu_model: str
+    can_live_migrate: bool = False
+    # Guests see the same processor on hosts where this is equal: only there a running one can go on.
+    cpu_digest: str = ""
 
 
 class Hypervisor(Protocol):

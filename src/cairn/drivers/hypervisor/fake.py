@@ -27,7 +27,14 @@ from cairn.drivers.hypervisor.console import KEPT_BYTES_MAX, last_lines
 from cairn.drivers.hypervisor.ether import Ether, Journey
 from cairn.wire.spec import DiskDoor, GuestSpec, Power
 
-FACTS = HypervisorFacts(accelerator="tcg", hypervisor="fake", version=1_000_000, cpu_model="fake")
+FACTS = HypervisorFacts(
+    accelerator="tcg",
+    hypervisor="fake",
+    version=1_000_000,
+    cpu_model="fake",
+    can_live_migrate=True,
+    cpu_digest="fake",
+)
 
 
 class FakeHypervisor:

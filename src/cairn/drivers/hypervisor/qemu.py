@@ -5,6 +5,7 @@ left. One guest's life is in guest.py, the command line in command.py.
 """
 
 import asyncio
+import hashlib
 import os
 import shutil
 import subprocess
@@ -74,11 +75,15 @@ class QemuHypervisor:
                 because=f"{longest} has more than {SOCKET_PATH_MAX} characters",
             )
         accelerator = choose_accelerator(self._options.accelerator)
+        version = await asyncio.to_thread(_version, self._options.program)
         self._facts = HypervisorFacts(
             accelerator=accelerator,
             hypervisor="QEMU",
-            version=await asyncio.to_thread(_version, self._options.program),
-            cpu_model=_cpu_model(),
+            version=version,
+            cpu_model=_cpu_line("model name"),
+            # Older ones build a machine that no other version knows by name.
+            can_live_migrate=version >= command.MACHINE_VERSION,
+            cpu_digest=cpu_digest(accelerator, version),
         )
         groups = [self._options.uids.readers_gid]
         if accelerator == "kvm":
@@ -395,9 +400,19 @@ def _version(program: str) -> int:
     return major * 1_000_000 + minor * 1_000 + micro
 
 
-def _cpu_model() -> str:
+def cpu_digest(accelerator: str, version: int) -> str:
+    """Stands for the processor that guests see: with KVM the host's own, down to what its microcode left
+    of it; without, the largest that this QEMU can emulate."""
+    if accelerator != "kvm":
+        return f"{accelerator}-{version // 1000}"
+    flags = " ".join(sorted(_cpu_line("flags").split()))
+    seen = f"{_cpu_line('model name')}: {flags}"
+    return f"kvm-{hashlib.sha256(seen.encode()).hexdigest()[:12]}"
+
+
+def _cpu_line(name: str) -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
+        if line.startswith(name):
             return line.split(":", 1)[1].strip()
     return ""
 
