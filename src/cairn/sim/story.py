@@ -37,7 +37,7 @@ def play(
         world.run(seconds=3)  # Hosts must have reported before anything can be placed on them.
         weather = Weather(world, dice)
         if rough:
-            world.how = " --rough"
+            world.how = f" --rough --wishes {wishes}"
         rougher = Rough(world, random.Random(seed * 104_729 + 3))  # noqa: S311 - the same
         for _ in range(wishes):
             world.do(tenant.do_something())
