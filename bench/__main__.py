@@ -15,13 +15,37 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from bench import api, boot, cloud, demo, disk, fill, idle, network, openstack, scale, table
+from bench import (
+    api,
+    boot,
+    cloud,
+    demo,
+    disk,
+    fill,
+    idle,
+    migrate,
+    network,
+    openstack,
+    scale,
+    table,
+)
 from bench.cloud import Dev, Whole
 from bench.table import Result
 
 # The order matters: an idle minute comes before what leaves something behind, and OpenStack's work, which
 # ends with 1,000 servers on fake hosts, before the requests, which need them.
-NAMES = ("demo", "network", "disk", "openstack", "api", "idle", "boot", "engines", "scale")
+NAMES = (
+    "demo",
+    "network",
+    "disk",
+    "migrate",
+    "openstack",
+    "api",
+    "idle",
+    "boot",
+    "engines",
+    "scale",
+)
 
 
 class _Clouds:
@@ -71,6 +95,7 @@ def _run(name: str, clouds: _Clouds) -> list[Result]:
         "demo": demo.run,
         "network": network.run,
         "disk": disk.run,
+        "migrate": migrate.run,
         "openstack": lambda: openstack.on_fake_engines(clouds.fake),
         "api": lambda: api.run(clouds.fake),
         "idle": lambda: idle.run(clouds.whole),
