@@ -133,6 +133,32 @@ def test_moved_port_is_touched_on_both_hosts(database: Database) -> None:
     database.write_now(verb)
 
 
+def test_port_of_a_moving_server_may_be_on_two_hosts_and_then_on_the_new_one(
+    database: Database,
+) -> None:
+    def hosts_of(tx: Tx) -> list[tuple[str, ...]]:
+        return [tuple(p.hosts) for p in service.zone_of(tx, "nova").ports]
+
+    def verb(tx: Tx) -> None:
+        one, two = cloud.host(tx, "n1"), cloud.host(tx, "n2", roles=("compute",))
+        port = cloud.port(tx, cloud.network(tx))
+        service.bind_port(tx, port.id, S1, one)
+        assert hosts_of(tx) == [()]
+        number = fleet.node(tx, one).spec_number
+        service.pin_ports(tx, S1, (one, two))
+        assert hosts_of(tx) == [(one, two)]
+        assert fleet.node(tx, one).spec_number > number, "who writes the zone is told"
+        assert [p.id for p in service.ports_of_servers(tx, [S1])] == [port.id]
+        assert service.ports_of(tx, two) == ()
+        service.bind_port(tx, port.id, S1, two)
+        service.pin_ports(tx, S1, (two,))
+        assert hosts_of(tx) == [(two,)]
+        service.unplace_ports(tx, S1)
+        assert hosts_of(tx) == [()]
+
+    database.write_now(verb)
+
+
 def test_reports_decide_whether_a_port_is_up_and_old_ones_are_refused(database: Database) -> None:
     def verb(tx: Tx) -> None:
         node = cloud.host(tx)

@@ -165,6 +165,7 @@ def _edge_port(port: Port, network: Network) -> SwitchPortSpec:
         allowed_pairs=tuple(AddressPair(ip=p.ip, mac=p.mac) for p in port.pairs),
         groups=port.group_ids,
         dhcp_options=tuple((o.name, o.value) for o in port.dhcp_options),
+        hosts=port.hosts,
     )
 
 

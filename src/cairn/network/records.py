@@ -165,6 +165,9 @@ class Port(Struct, frozen=True, kw_only=True):
     addresses: tuple[Address, ...] = ()
     group_ids: tuple[SecurityGroupId, ...] = ()
     tags: tuple[str, ...] = ()
+    # While its server moves: the host that has its traffic, then the one that waits for it; afterwards the
+    # one it came to. (): wherever it is plugged.
+    hosts: tuple[NodeId, ...] = ()
 
     @property
     def is_ours(self) -> bool:

@@ -227,6 +227,9 @@ class SwitchPortSpec(Struct, frozen=True, kw_only=True):
     groups: tuple[SecurityGroupId, ...] = ()
     dhcp_options: tuple[tuple[str, str], ...] = ()  # a user's extra DHCP options by name
     hostname: str = ""
+    # Where it may be plugged: the first has its traffic, a second one waits for the guest to come and
+    # announce itself there. (): wherever it is plugged.
+    hosts: tuple[NodeId, ...] = ()
 
 
 class GroupRuleSpec(Struct, frozen=True, kw_only=True):

@@ -207,6 +207,19 @@ def test_a_host_name_that_is_none_does_not_reach_ovn() -> None:
     }
 
 
+def test_a_port_on_its_way_has_its_traffic_on_one_host_while_another_waits() -> None:
+    def options(*hosts: str) -> dict[str, str]:
+        found = port_row(replace(WEB, hosts=tuple(NodeId(h) for h in hosts))).columns["options"]
+        assert isinstance(found, dict)
+        return found
+
+    assert "requested-chassis" not in options()
+    assert options("h1", "h2")["requested-chassis"] == "h1,h2"
+    assert options("h1", "h2")["activation-strategy"] == "rarp"
+    assert options("h2")["requested-chassis"] == "h2"
+    assert "activation-strategy" not in options("h2")
+
+
 def test_extra_dhcp_options_make_a_row_of_the_ports_own() -> None:
     port = replace(WEB, dhcp_options=(("mtu", "1300"), ("bootfile-name", "x.efi")))
     compiled = compile_zone(replace(ZONE, ports=(port,)))

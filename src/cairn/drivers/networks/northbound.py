@@ -162,12 +162,24 @@ def _port_row(port: SwitchPortSpec, subnets: dict[SubnetId, SubnetSpec], extra: 
         port.id,
         addresses=(own, *others, *(() if port.port_security else ("unknown",))),
         port_security=tuple(guests.values()) if port.port_security else (),
-        # Quoted, for it ends up inside an action of OVN's; hence also the narrow check.
-        options={"hostname": f'"{port.hostname}"'} if _is_host_name(port.hostname) else {},
+        options=_port_options(port),
         enabled=() if port.enabled else (False,),
         dhcpv4_options=_dhcp_ref(port, subnets, extra, ip_version=4),
         dhcpv6_options=_dhcp_ref(port, subnets, extra, ip_version=6),
     )
+
+
+def _port_options(port: SwitchPortSpec) -> dict[str, str]:
+    options = {}
+    if _is_host_name(port.hostname):
+        # Quoted, for it ends up inside an action of OVN's; hence also the narrow check.
+        options["hostname"] = f'"{port.hostname}"'
+    if port.hosts:
+        options["requested-chassis"] = ",".join(port.hosts)
+    if len(port.hosts) > 1:
+        # ovn-nb(5): on the other chassis nothing passes before the guest there announces itself.
+        options["activation-strategy"] = "rarp"
+    return options
 
 
 def _allowed(port: SwitchPortSpec) -> dict[str, str]:

@@ -61,8 +61,11 @@ def bind_port(tx: Tx, port_id: PortId, server_id: ServerId, node_id: NodeId) -> 
             # Reports are numbered by host: the new one has said nothing yet.
             "is_up": False,
             "seen_number": 0,
+            "hosts": (),
         },
     )
+    if port.hosts:
+        fleet.touch_zone(tx, node.zone)
     fleet.touch(tx, node_id)
     if port.node_id is not None and port.node_id != node_id:
         fleet.touch(tx, port.node_id)
@@ -70,11 +73,23 @@ def bind_port(tx: Tx, port_id: PortId, server_id: ServerId, node_id: NodeId) -> 
         fleet.touch_zone(tx, node.zone)  # Who answers for them depends on where the server is.
 
 
+def pin_ports(tx: Tx, server_id: ServerId, node_ids: tuple[NodeId, ...]) -> None:
+    """The server's ports may be plugged on these hosts; the first has their traffic until the guest
+    announces itself on the other. Before two hosts plug one port, or each would take it from the other."""
+    zones = set()
+    for port in store.ports_of_devices(tx, [server_id]):
+        if port.hosts != node_ids:
+            resources.change(tx, tables.ports, port.id, {"hosts": node_ids})
+            zones.add(fleet.node(tx, node_ids[0]).zone)
+    for zone in sorted(zones):
+        fleet.touch_zone(tx, zone)
+
+
 def unplace_ports(tx: Tx, server_id: ServerId) -> None:
     """The server's host was lost: its ports stay its own, and go where it goes."""
     for port in store.ports_of_devices(tx, [server_id]):
         if port.node_id is not None:
-            values = {"node_id": None, "host": "", "is_up": False, "seen_number": 0}
+            values = {"node_id": None, "host": "", "is_up": False, "seen_number": 0, "hosts": ()}
             resources.change(tx, tables.ports, port.id, values)
 
 

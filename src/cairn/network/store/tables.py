@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import BigInteger as Big
 from sqlalchemy import Boolean, Column, ForeignKey, Index, Integer, String, Table, Text
 
+from cairn.core.ids import NodeId
 from cairn.db.columns import Json, Time, id_column, metadata
 from cairn.network.records import AllowedPair, DhcpOption, Range, Route
 
@@ -103,6 +104,7 @@ ports = Table(
     Column("device_owner", String(255), nullable=False, default=""),
     Column("host", String(255), nullable=False, default=""),
     id_column("node_id", index=True),
+    Column("hosts", Json(tuple[NodeId, ...]), nullable=False, server_default="[]"),
     Column("vnic_type", String(64), nullable=False, default="normal"),
     Column("profile", Json(dict[str, object]), nullable=False),
     _flag("has_security", default=True),
