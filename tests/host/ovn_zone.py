@@ -66,7 +66,7 @@ class Machine:
 class Zone:
     """Both machines, with a driver and a share of the guests on each."""
 
-    def __init__(self, *, datapath: str | None = None, underlay_mtu: int = 1500) -> None:
+    def __init__(self, *, underlay_mtu: int = 1500, second_has_role: bool = False) -> None:
         self.lab = Lab()
         self.lab.wire_outside()
         self.authority = certs.new_authority(SystemClock())
@@ -83,18 +83,17 @@ class Zone:
         self.machines = {node_id: Machine(namespace) for node_id, namespace in hosts.items()}
         first = World(
             self.lab,
-            self.lab.options(tls=self.tls(NODE), underlay_address=ADDRESS[NODE], datapath=datapath),
+            self.lab.options(tls=self.tls(NODE), underlay_address=ADDRESS[NODE]),
         )
         second = World(
             self.lab,
             self.lab.options(
                 node_id=NODE_2,
                 state_dir=self.lab.home / "s2",
-                has_network_role=False,
+                has_network_role=second_has_role,
                 physical_networks=(),
                 tls=self.tls(NODE_2),
                 underlay_address=ADDRESS[NODE_2],
-                datapath=datapath,
             ),
         )
         second.be_part_of(first)

@@ -320,6 +320,29 @@ def test_larger_packets_between_hosts_are_found_and_used() -> None:
         made.close()
 
 
+def test_two_hosts_with_the_role_are_one_zone_whichever_leads() -> None:
+    made = Zone(second_has_role=True)
+    other = f"ssl:{ADDRESS[NODE_2]}:6642"
+    try:
+        made.start()
+        made.do(NODE_2, lambda w: w.engine.apply_zone(w.zone))  # both keep it, whomever they follow
+        made.do(NODE_2, lambda w: w.engine.join((SOUTHBOUND,)))
+        made.boot(NODE, "peer")
+        made.boot(NODE_2, "web")
+        web = made.worlds[NODE_2].guests["web"]
+        assert web.pings(ADDRESSES["peer"])
+        # The first is given up: the second leads, and the first follows when it is back.
+        made.do(NODE_2, lambda w: w.engine.join(()))
+        made.do(NODE, lambda w: w.engine.join((other,)))
+        assert made.do(NODE, lambda w: w.engine.look()).southbound == (other,)
+        assert web.pings(ADDRESSES["peer"], within_s=40)
+        made.start_driver_again(NODE)
+        assert made.do(NODE, lambda w: w.engine.look()).southbound == (other,)
+        assert web.pings(ADDRESSES["peer"], within_s=40)
+    finally:
+        made.close()
+
+
 def announce(mac: str) -> None:
     """What QEMU sends for a guest that has arrived (RFC 903)."""
     own = bytes.fromhex(mac.replace(":", ""))
