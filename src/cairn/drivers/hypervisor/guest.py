@@ -885,7 +885,7 @@ class Guest:
             self._is_stalled = False
         elif name in ("MIGRATION", "JOB_STATUS_CHANGE"):
             if self._sender is not None:
-                self._sender.stir()
+                self._sender.stir(str(data.get("status", "")))
             is_waited_for = self.record is not None and self.record.fate == Fate.RECEIVING
             if is_waited_for and data.get("status") == "completed":
                 self._has_come()

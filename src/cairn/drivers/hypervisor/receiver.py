@@ -5,7 +5,6 @@ the host's own address and a port that the kernel chose, and handed over; the ot
 takes no listening socket from others. Both speak TLS with the migration's key and nothing else.
 """
 
-import asyncio
 import contextlib
 import re
 import socket
@@ -95,11 +94,9 @@ async def has_come(monitor: qmp.Monitor) -> bool:
 
 
 async def shut_doors(monitor: qmp.Monitor) -> None:
-    """Before the guest runs: from then on only it may write to its disks."""
+    """Before the guest runs: from then on only it may write to its disks. QEMU waits for the last write."""
     with contextlib.suppress(qmp.Refused):  # There were no disks to receive, or it is shut already.
         await monitor.execute("nbd-server-stop")
-    while await monitor.execute("query-block-exports"):  # noqa: ASYNC110 - it tells of each, not of all
-        await asyncio.sleep(0.001)
 
 
 async def forget_key(monitor: qmp.Monitor) -> None:

@@ -94,6 +94,8 @@ class Sender:
         self._ask = ask
         self._note = note
         self._stirred = asyncio.Event()
+        self._is_patient = False
+        self._stands_still = False  # QEMU has just said so: each look would make it longer
         self._is_called_back = False
         self._stage_since = asyncio.get_running_loop().time()
         self._progress: tuple[object, ...] = ()
@@ -101,8 +103,9 @@ class Sender:
         self._told = self._stage_since
         self._pause_ms = PAUSE_MS_FIRST
 
-    def stir(self) -> None:
-        """Something happened."""
+    def stir(self, status: str = "") -> None:
+        """Something happened; `status` is what QEMU said of it."""
+        self._stands_still |= status == "pre-switchover"
         self._stirred.set()
 
     def call_back(self) -> None:
@@ -194,6 +197,8 @@ class Sender:
         while self.departure.is_under_way and not self._process.is_gone:
             self._stirred.clear()
             try:
+                if self._stands_still and self.departure.stage is Stage.STATE:
+                    await self._switch()
                 seen = await self._look(await self._ask())
                 self._tell(seen)
                 await self._advance(seen)
@@ -243,13 +248,21 @@ class Sender:
 
     async def _follow_state(self, seen: Seen) -> None:
         if seen.status == "pre-switchover":
-            await self._switch(seen)
+            await self._switch()
         elif seen.status in ("none", "failed", "cancelled", "completed"):
             raise _Failed(f"the connection to the other host ended{_because(seen.why)}")
         else:
             self._require_mirrors(seen)
             self._require_progress(seen)
+            if not self._is_patient:
+                self._be_patient()
             await self._hurry()
+
+    def _be_patient(self) -> None:
+        """The kernel would give up in its own time, and QEMU then start the guest here, wherever it runs."""
+        for ours in self._connections({self.departure.memory_port}):
+            ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DAY_MS)
+            self._is_patient = True
 
     async def _hurry(self) -> None:
         """A guest that writes its memory faster than the network carries it may pause longer, by and by."""
@@ -260,19 +273,17 @@ class Sender:
             monitor = await self._ask()
             await monitor.execute("migrate-set-parameters", {"downtime-limit": wanted})
 
-    async def _switch(self, seen: Seen) -> None:
+    async def _switch(self) -> None:
         """The guest stands still: close the mirrors, then let the rest go over."""
         monitor = await self._ask()
-        for volume_id, job in seen.jobs.items():
-            if job is not None and job.status in ("ready", "standby"):
-                await monitor.execute("block-job-cancel", {"device": _job(volume_id)})
+        for volume_id in self._nodes:  # Those that an earlier agent closed say no.
+            await self._drop(monitor, "block-job-cancel", {"device": _job(volume_id)})
         jobs = await self._until_concluded(monitor)
         for job in jobs.values():
             if job is None or job.status != _CONCLUDED or job.error:
                 raise _Failed("the last writes did not reach the other host")
-        # The kernel would give up in its own time, and QEMU then start the guest here, wherever it runs.
-        for ours in self._connections({self.departure.memory_port}):
-            ours.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DAY_MS)
+        if not self._is_patient:
+            self._be_patient()
         self._enter(Stage.SWITCH)
         await monitor.execute("migrate-continue", {"state": "pre-switchover"})
 
@@ -384,7 +395,7 @@ class Sender:
         deadline = asyncio.get_running_loop().time() + UNDO_S_MAX
         while True:
             self._stirred.clear()
-            jobs = (await self._look(monitor)).jobs
+            jobs = await self._jobs(monitor)
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0 or all(j is None or j.status == _CONCLUDED for j in jobs.values()):
                 return jobs
@@ -401,18 +412,22 @@ class Sender:
     # --- looking -----------------------------------------------------------------------------------
 
     async def _look(self, monitor: qmp.Monitor) -> Seen:
-        found = {job["id"]: job for job in await monitor.execute("query-jobs")}
+        jobs = await self._jobs(monitor)
         state: dict[str, Any] = await monitor.execute("query-migrate")
         memory = state.get("ram", {})
         return Seen(
             status=state.get("status", "none"),
             why=state.get("error-desc", ""),
-            jobs={volume_id: _found(found.get(_job(volume_id))) for volume_id in self._nodes},
+            jobs=jobs,
             sent_bytes=memory.get("transferred", 0),
             memory_total=memory.get("total", 0),
             memory_left=memory.get("remaining", 0),
             pause_ms=state.get("downtime", 0),
         )
+
+    async def _jobs(self, monitor: qmp.Monitor) -> Mapping[VolumeId, Job | None]:
+        found = {job["id"]: job for job in await monitor.execute("query-jobs")}
+        return {volume_id: _found(found.get(_job(volume_id))) for volume_id in self._nodes}
 
     async def _drop(self, monitor: qmp.Monitor, verb: str, arguments: Mapping[str, object]) -> None:
         with contextlib.suppress(qmp.Refused):
