@@ -239,8 +239,10 @@ class TwoHosts:
             nics=tuple(NicSpec(port_id=new_port_id(), position=n) for n in range(nics)),
         )
 
-    async def boot(self, spec: GuestSpec) -> None:
-        taps = tuple(self.a.tap(nic.port_id) for nic in spec.nics)
+    async def boot(self, spec: GuestSpec, *, checksum_offload: bool = False) -> None:
+        taps = tuple(
+            self.a.tap(nic.port_id, checksum_offload=checksum_offload) for nic in spec.nics
+        )
         await self.a.here(self.a.driver.boot(spec, await self.a.opened(spec), taps, None))
         await self.a.console_has(spec.id, b"PROBE: done")
 

@@ -208,12 +208,12 @@ async def test_who_does_not_know_the_key_gets_in_nowhere(hosts: TwoHosts) -> Non
 async def test_a_guest_does_not_go_where_its_cards_would_be_others(hosts: TwoHosts) -> None:
     a, b = hosts.a, hosts.b
     spec = await hosts.guest(nics=1)
-    await hosts.boot(spec)
-    await hosts.awaited(spec, b, checksum_offload=True)
+    await hosts.boot(spec, checksum_offload=True)
+    await hosts.awaited(spec, b)
     await hosts.send(spec, b)
     there = await b.until(spec.id, lambda v: bool(v.reception and v.reception.trouble))
     assert there.reception is not None
-    assert "the hosts have different datapaths" in there.reception.trouble or there.running
+    assert "the hosts have different datapaths" in there.reception.trouble
     view = await a.until(spec.id, has_trouble)
     assert view.running
     await a.shell(spec.id, "echo alive")
