@@ -26,6 +26,7 @@ from bench import (
     migrate,
     network,
     openstack,
+    placements,
     scale,
     table,
 )
@@ -100,6 +101,7 @@ def _run(name: str, clouds: _Clouds) -> list[Result]:
         "api": lambda: api.run(clouds.fake),
         "idle": lambda: idle.run(clouds.whole),
         "boot": lambda: boot.run(clouds.whole),
+        "placements": placements.run,
         "scale": scale.run,
         "engines": lambda: openstack.on_real_engines(clouds.whole),
     }

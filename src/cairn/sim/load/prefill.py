@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
 from cairn import slices
 from cairn.compute import store as compute
 from cairn.compute.records import Flavor, Server, ServerState
@@ -20,7 +22,7 @@ from cairn.fleet import store as fleet_store
 from cairn.fleet.records import DEFAULT_ZONE
 from cairn.placement import store as placement
 from cairn.placement.records import Amounts
-from cairn.wire.report import GuestState
+from cairn.wire.report import GuestState, HostFacts
 from cairn.wire.spec import NodeSpec, Power
 
 CHUNK = 2000  # rows a transaction
@@ -99,6 +101,57 @@ def add_servers(
         tell(f"{chunk[-1][0] + 1:,} of {count:,} servers")
     each = Amounts(vcpus=flavor.vcpus, memory_mib=flavor.memory_mib, disk_gib=flavor.disk_gib)
     database.write_now(lambda tx: _sum_up(tx, node_ids, count, each))
+
+
+def bring_up(database: Database, node_ids: Sequence[NodeId], facts: HostFacts) -> None:
+    """As if each of these hosts had connected and reported: for benchmarks without agents."""
+    nodes = fleet_store.nodes
+
+    def change(tx: Tx) -> None:
+        for number, node_id in enumerate(node_ids):
+            own = msgspec.structs.replace(facts, hostname=f"host-{number}")
+            tx.execute(nodes.update().where(nodes.c.id == node_id).values(state="up", facts=own))
+
+    database.write_now(change)
+
+
+def add_waiting(
+    database: Database, count: int, *, seed: int, flavor: Flavor, image_id: ImageId
+) -> list[ServerId]:
+    """Servers that were just asked for and have no host yet."""
+    dice = random.Random(f"waiting {seed}")  # noqa: S311 - reproducible on purpose
+    project_id = ProjectId(uuid.UUID(bytes=dice.randbytes(16)).hex)
+    ids = [ServerId(str(uuid.UUID(bytes=dice.randbytes(16), version=4))) for _ in range(count)]
+
+    def add(tx: Tx, chunk: Sequence[tuple[int, ServerId]]) -> None:
+        rows = []
+        for number, server_id in chunk:
+            placed = _server(
+                server_id,
+                number=number,
+                project_id=project_id,
+                node_id=NodeId(""),
+                flavor=flavor,
+                image_id=image_id,
+                now=tx.now,
+            )
+            waiting = msgspec.structs.replace(
+                placed,
+                node_id=None,
+                zone=None,
+                incarnation=0,
+                state=ServerState.BUILDING,
+                launched_at=None,
+                seen_state=None,
+                seen_boot=0,
+                seen_number=0,
+            )
+            rows.append(_row(waiting))
+        tx.execute(compute.servers.insert(), rows)
+
+    for chunk in _chunks(list(enumerate(ids))):
+        database.write_now(lambda tx, chunk=chunk: add(tx, chunk))  # type: ignore[misc]
+    return ids
 
 
 def _sum_up(tx: Tx, node_ids: Sequence[NodeId], count: int, each: Amounts) -> None:
