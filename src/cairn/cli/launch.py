@@ -77,7 +77,7 @@ def agent_state(settings: Settings) -> dict[str, Any]:
     except (FileNotFoundError, ValueError):
         return {}
     # One that has ended may have left its last word.
-    agents = (one.pid for one in processes.agents() if one.state == settings.state)
+    agents = {one.pid for one in processes.agents() if one.state == settings.state}
     return told if told.get("pid") in agents else {}
 
 
