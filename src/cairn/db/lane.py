@@ -98,7 +98,14 @@ class Lane:
         if not group:
             self._is_busy = False
             return
-        work = loop.run_in_executor(self._thread, self._run, group)
+        try:
+            work = loop.run_in_executor(self._thread, self._run, group)
+        except RuntimeError:  # Closed: the process ends, and nothing of this was begun.
+            for _, future in group:
+                if not future.done():
+                    future.set_exception(Unavailable("The control process ends; try again."))
+            self._is_busy = False
+            return
         # In the thread's own words: whoever asked may have given up meanwhile.
         work.add_done_callback(lambda done: self._finish(loop, group, done))
 
