@@ -4,12 +4,15 @@ from datetime import timedelta
 
 import pytest
 
+from cairn import membership
 from cairn.compute import store as servers
 from cairn.compute.migration_records import MIGRATION_LIFE, OPEN, MigrationState
 from cairn.core.clock import FakeClock
 from cairn.core.errors import Conflict
 from cairn.core.ids import ServerId, VolumeId
-from cairn.db.engine import Database
+from cairn.db.engine import Database, Tx
+from cairn.fleet import service as fleet
+from cairn.fleet.store import nodes
 from cairn.volume import service as volumes
 from cairn.volume.records import SnapshotWish
 from cairn.wire.report import GuestState, MigrationSeen, Trouble
@@ -451,6 +454,42 @@ def test_queued_one_is_aborted_since_265(world: Moving) -> None:
     assert world.api.delete(path, who="admin", headers=at("2.65")).status_code == 202
     assert world.move_of(server_id).state is M.CANCELLED
     assert world.api.delete(path, who="admin", headers=at("2.65")).status_code == 409
+
+
+@pytest.mark.parametrize("gone", ["old", "new"])
+@pytest.mark.parametrize("is_ready", [False, True])
+def test_host_that_is_gone_for_good_ends_what_moves_from_and_to_it(
+    world: Moving, gone: str, is_ready: bool
+) -> None:
+    server_id = world.active()
+    world.request(server_id, LIVE)
+    world.go_on()
+    old, new = world.home(server_id), world.away(server_id)
+    if is_ready:
+        world.wait_for_it(new, server_id)
+    lost = old if gone == "old" else new
+
+    def write_off(tx: Tx) -> None:
+        fleet.silent(tx, lost.id)
+        tx.execute(nodes.update().where(nodes.c.id == lost.id).values(state="lost"))
+        membership.remove(tx, fleet.node(tx, lost.id), is_gone=True)
+
+    world.database.write_now(write_off)
+    world.go_on()
+    if gone == "old":
+        assert world.move_of(server_id).state is M.FAILED
+        assert new.specs() == {} and world.claims(new) == []
+        assert world.show(server_id)["status"] == "ERROR"
+    elif is_ready:
+        outgoing = world.outgoing(old, server_id)
+        assert outgoing is not None and outgoing.is_cancelled
+        world.say_sent(old, server_id)
+        assert world.show(server_id)["status"] == "ERROR", "it went where nobody will find it"
+        assert old.specs() == {} and world.claims(old) == []
+    else:
+        assert world.move_of(server_id).state is M.FAILED
+        assert world.show(server_id)["status"] == "ACTIVE"
+        assert world.claims(old) == [server_id]
 
 
 def test_list_of_all_migrations(world: Moving) -> None:

@@ -118,8 +118,11 @@ def undo(tx: Tx, node: Node, *, cancel_running: bool) -> int:
 
 def begin_some(tx: Tx, node_id: NodeId, at_once: int) -> int:
     """Begin to move as many servers of a drained host as may move at once. How many were begun."""
-    node = fleet.node(tx, node_id)
     drain = rows.drain_of(tx, node_id)
+    node = migrations.host(tx, node_id)
+    if node is None:  # It is no member any more.
+        rows.remove_drain(tx, node_id)
+        return 0
     if drain is None or not fleet.is_up(node):
         return 0
     busy = sum(1 for m in rows.open_ones(tx) if m.from_node == node_id)

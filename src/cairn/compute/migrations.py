@@ -19,7 +19,7 @@ from cairn.compute.migration_records import (
     Moving,
     Way,
 )
-from cairn.compute.records import Server, ServerState, task_of
+from cairn.compute.records import Fault, Server, ServerState, task_of
 from cairn.core.caller import Caller
 from cairn.core.errors import Conflict, NoCapacity, NotFound
 from cairn.core.ids import NodeId, ServerId, VolumeId
@@ -38,6 +38,7 @@ MOVER = "compute.migrations"
 TRIES_MAX = 3  # of a host to make ready, before the move fails
 PREPARING_MAX = timedelta(seconds=120)
 NO_PROGRESS_MAX = timedelta(seconds=300)
+GONE = "A host of this move was lost for good."
 LIVE = "live-migration"  # the feature of a host
 PROCESSOR = "cpu-"  # what features begin with that say which processor guests see
 CLAIMS_MAX = 5  # hosts tried for one server in one round
@@ -320,7 +321,8 @@ def end(tx: Tx, move: Migration, why: str) -> None:
         more["boot_number"] = server.boot_number + 1  # It was shut down for the move.
     rows.set_moving(tx, server.id, migration_id=None, moving=None, **more)
     number = fleet.touch(tx, move.from_node)
-    if move.to_node is not None and move.state is not S.QUEUED:
+    if host(tx, move.to_node) is not None and move.state is not S.QUEUED:
+        assert move.to_node is not None
         network.pin_ports(tx, server.id, (move.from_node,))
         fleet.touch(tx, move.to_node)
     if server.is_doomed:
@@ -429,9 +431,11 @@ def _take_cleared(tx: Tx, move: Migration, spec_number: int, present: set[Volume
 
 def arrive(tx: Tx, move: Migration, *, pause_ms: int) -> None:
     """The guest is its new host's from now on, and never again its old one's."""
-    assert move.to_node is not None
     server = store.server(tx, None, move.server_id)
-    node = fleet.node(tx, move.to_node)
+    node = host(tx, move.to_node)
+    if node is None:
+        _lose(tx, move, server)
+        return
     waits = move.asks_confirmation and not server.is_doomed
     rows.move(
         tx,
@@ -481,6 +485,21 @@ def arrive(tx: Tx, move: Migration, *, pause_ms: int) -> None:
     tx.wake("compute.placer")  # There is room where it was.
 
 
+def _lose(tx: Tx, move: Migration, server: Server) -> None:
+    """It was sent to a host that will never come back."""
+    rows.move(tx, move, "fail", why=GONE, ended_at=tx.now)
+    _let_go_of_volumes(tx, server)
+    placement.release(tx, server.id)
+    rows.set_moving(tx, server.id, migration_id=None, moving=None)
+    number = fleet.touch(tx, move.from_node)
+    if server.is_doomed:
+        store.doom(tx, server.id, number)
+        return
+    store.move(tx, server, "failed", fault=Fault(message=GONE, created_at=tx.now))
+    store.change_server(tx, server.id, node_id=None)
+    _finish_action(tx, move, "Error", GONE)
+
+
 def _note_progress(tx: Tx, move: Migration, total_bytes: int, left_bytes: int) -> None:
     if (total_bytes, left_bytes) != (move.total_bytes, move.left_bytes):
         rows.change(tx, move.id, total_bytes=total_bytes, left_bytes=left_bytes, progress_at=tx.now)
@@ -495,7 +514,9 @@ def look_at(tx: Tx, migration_id: str) -> None:
     if move is None or not move.is_open or move.to_node is None:
         return
     waited = tx.now - move.progress_at
-    target = fleet.node(tx, move.to_node)
+    target = host(tx, move.to_node)
+    if target is None:
+        return  # The old host knows by itself that nobody answers there.
     if move.state is S.PREPARING and waited > PREPARING_MAX:
         said = f" (it is {target.state})" if target.state is not NodeState.UP else ""
         end(tx, move, f"Host {target.hostname} did not make ready in time{said}.")
@@ -529,6 +550,21 @@ def is_between_hosts(tx: Tx, server: Server) -> bool:
         return False
     source_is_dead(tx, move)
     return True
+
+
+def write_off_host(tx: Tx, node_id: NodeId) -> None:
+    """The host will never come back: what was to leave it stays its own, what was to come to it is called
+    back, if that still can be."""
+    rows.remove_drain(tx, node_id)
+    for move in rows.open_ones(tx):
+        if (
+            move.from_node == node_id
+            or (move.to_node == node_id and move.state is S.PREPARING)
+            or (move.to_node == node_id and move.state is S.QUEUED)
+        ):
+            end(tx, move, GONE)
+        elif move.to_node == node_id and move.state is S.COPYING:
+            turn_back(tx, move, GONE)
 
 
 def outlive(tx: Tx, server: Server) -> None:
@@ -576,7 +612,8 @@ def outgoing_of(tx: Tx, move: Migration) -> Outgoing | None:
     """For the old host; None while it needs to know nothing."""
     if move.state not in (S.COPYING, S.STOPPING) or move.to_node is None:
         return None
-    facts = fleet.node(tx, move.to_node).facts
+    target = host(tx, move.to_node)
+    facts = target.facts if target is not None else None
     return Outgoing(
         migration_id=move.id,
         to_node=move.to_node,
@@ -610,6 +647,14 @@ def disks_of(tx: Tx, server: Server) -> set[VolumeId]:
 
 
 # --- shared ------------------------------------------------------------------------------------------
+
+
+def host(tx: Tx, node_id: NodeId | None) -> Node | None:
+    """None of one that was written off."""
+    try:
+        return fleet.node(tx, node_id) if node_id is not None else None
+    except NotFound:
+        return None
 
 
 def _again(tx: Tx, move: Migration) -> Migration:
