@@ -185,6 +185,20 @@ async def test_clone_grows_to_the_size_asked_for_and_the_rest_is_zeros(bench: Be
     assert (await volumes_of(bench.driver))[V1] == (3, ())
 
 
+async def test_a_volume_that_is_received_is_made_empty_whatever_it_once_came_from(
+    bench: Bench,
+) -> None:
+    spec = VolumeSpec(id=V1, size_gib=2, from_image=IMAGE, is_received=True)
+    for _ in range(2):
+        await bench.driver.create(spec)
+    assert (await volumes_of(bench.driver))[V1] == (2, ())
+    assert await bench.read(V1, 1) == 0
+    await bench.write(V1, 1, 5)
+    await bench.driver.snapshot(V1, S1)  # It is an ordinary one from then on.
+    assert await bench.read(V1, 1) == 5
+    assert not bench.driver.facts().is_shared
+
+
 async def test_clones_live_on_when_their_image_is_gone(bench: Bench) -> None:
     await bench.import_image()
     await bench.driver.create(VolumeSpec(id=V1, size_gib=1, from_image=IMAGE))

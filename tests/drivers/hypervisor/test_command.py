@@ -9,7 +9,7 @@ from cairn.core.errors import CloudError, Conflict, Invalid, NoCapacity, NotFoun
 from cairn.core.ids import PortId, ServerId, VolumeId
 from cairn.drivers.contracts import BlockNode, Tap
 from cairn.drivers.hypervisor import command, why
-from cairn.wire.spec import DiskSpec, GuestSpec
+from cairn.wire.spec import DiskSpec, GuestSpec, NicSpec
 
 ROOT = VolumeId("0a8c2d0e-4f6b-4b7f-9a77-3f2f4f0c1d11")
 PORT = PortId("1b9d3e1f-5f6b-4b7f-9a77-3f2f4f0c1d22")
@@ -139,3 +139,31 @@ def test_last_words_become_a_cause_without_paths(
     error = why.explain(words, SPEC, [(SPEC.disks[0], NODE)], otherwise="it did not start")
     assert type(error) is kind and error.message == message
     assert error.because
+
+
+def test_places_follow_from_the_spec_whatever_came_and_went() -> None:
+    one, two = VolumeId("1"), VolumeId("2")
+    ports = [PortId(name) for name in "abc"]
+
+    def spec(disks: dict[VolumeId, str], nics: dict[PortId, int]) -> GuestSpec:
+        return msgspec.structs.replace(
+            SPEC,
+            disks=tuple(DiskSpec(volume_id=v, device=device) for v, device in disks.items()),
+            nics=tuple(NicSpec(port_id=p, position=n) for p, n in nics.items()),
+        )
+
+    full = command.layout(spec({one: "vda", two: "vdc"}, dict(zip(ports, (0, 1, 4), strict=True))))
+    assert full == {one: 0, two: 2, "a": 16, "b": 17, "c": 20}
+    fewer = command.layout(spec({one: "vda"}, {ports[2]: 4}))
+    assert fewer == {name: full[name] for name in fewer}
+    # Beyond the last place of its own, and where two want the same, there is still room.
+    odd = command.layout(spec({one: "vdz", two: "sdb"}, {ports[0]: 9, ports[1]: 0, ports[2]: 0}))
+    assert len(set(odd.values())) == 5 and odd["b"] == 16
+    many = {VolumeId(str(n)): "" for n in range(command.SLOTS + 1)}
+    with pytest.raises(Invalid, match="at most 24"):
+        command.layout(spec(many, {}))
+
+
+def test_a_machine_is_named_by_its_version_where_qemu_knows_it() -> None:
+    assert command.machine_of(7_002_022) == command.machine_of(10_000_002) == "pc-q35-7.2"
+    assert command.machine_of(6_002_000) == "q35"

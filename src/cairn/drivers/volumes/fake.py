@@ -243,6 +243,8 @@ class FakeVolumes:
             raise NotFound(f"volume {volume_id} is not in this pool") from None
 
     def _source(self, spec: VolumeSpec) -> Disk:
+        if spec.is_received:
+            return Disk(size_bytes=0)
         if sum(1 for s in (spec.from_image, spec.from_snapshot, spec.from_volume) if s) > 1:
             raise Invalid(f"volume {spec.id} has more than one source")
         if spec.from_image:
