@@ -30,6 +30,10 @@ def test_history_with_full_disks_slow_hosts_and_jumping_clocks(seed: int) -> Non
     assert outcome.wishes == 40
 
 
+def test_history_that_once_left_a_server_powering_off() -> None:
+    assert play(seed=21, nodes=3, wishes=60).wishes == 60
+
+
 def test_the_same_seed_gives_the_same_history() -> None:
     assert play(seed=99, nodes=2, wishes=15) == play(seed=99, nodes=2, wishes=15)
 
