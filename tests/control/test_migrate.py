@@ -86,8 +86,7 @@ async def test_a_running_cloud_moves(tmp_path: Path, postgres_url: str) -> None:
         }
         before = rows(rig.database.engine)
         url = fresh_database(postgres_url, "moved")
-        target = Database(url)
-        make_tables(target)
+        target = Database(url)  # Empty: the command makes the tables, too.
         address = url.replace("postgresql+psycopg://", "postgresql://")
         during = asyncio.create_task(load.run("during", 40))
         words = ("control", "migrate", "--state", str(control.state), "--to", address)
