@@ -51,7 +51,8 @@ def play(*, seed: int, nodes: int = 4, wishes: int = 40, moves: bool = False) ->
                 world.do(weather.strike())
             world.run(seconds=dice.choice([0.5, 2.0, 10.0, 30.0, 90.0]), always=always)
             world.do(weather.pass_time())
-        for calm_s in (60.0, CALM_S):  # A host may come back in the very second in which it is fenced.
+        # Twice: a host may come back in the very second in which it is fenced.
+        for calm_s in (60.0, CALM_S):
             world.do(weather.clear())
             world.run(seconds=calm_s, always=always)
         wrong = [] if moves else list(watch.each_was_evicted_as_often_as_placed_anew(world))
