@@ -54,8 +54,7 @@ def require_mark(items: Mapping[str, str], key: str) -> None:
     said = items.get(key)
     if said is not None and said not in list(Mark):
         raise Invalid(
-            f"Invalid input for field/attribute {key}: '{said[:60]}' is none of "
-            f"{', '.join(Mark)}."
+            f"Invalid input for field/attribute {key}: '{said[:60]}' is none of {', '.join(Mark)}."
         )
 
 
