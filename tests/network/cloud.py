@@ -4,7 +4,7 @@ from cairn.core.caller import Caller
 from cairn.core.ids import NodeId
 from cairn.db.engine import Tx
 from cairn.fleet import service as fleet
-from cairn.network import service as network
+from cairn.network import service as network_service
 from cairn.network.records import Network, Port, Router, Subnet
 from cairn.network.service import networks, ports, routers, subnets
 from cairn.network.wishes import GatewayWish, NetworkWish, PortWish, RouterWish, SubnetWish
@@ -27,7 +27,7 @@ def host(
     fleet.enrol(tx, node_id, hostname=name, zone=zone, roles=roles)
     first = report(node_id, 1, mtu=mtu, physical=physical)
     fleet.take_report(tx, first)
-    network.take_report(tx, first)
+    network_service.take_report(tx, first)
     return node_id
 
 

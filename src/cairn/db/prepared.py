@@ -9,8 +9,10 @@ thousand hosts takes, the same SQL and the same column types are kept, and only 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
+from sqlalchemy import ColumnElement, Table, bindparam
 from sqlalchemy.engine.interfaces import Dialect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.elements import ClauseElement
@@ -125,3 +127,26 @@ def _converts(compiled: Any, dialect: Dialect) -> list[tuple[int, Convert]]:
         if convert is not None:
             found.append((index, convert))
     return found
+
+
+@cache
+def inserting(table: Table, columns: tuple[str, ...]) -> Prepared:
+    """INSERT of these columns, each a variable of its name."""
+    return Prepared(table.insert(), columns=columns)
+
+
+@cache
+def updating(table: Table, where: tuple[str, ...], columns: tuple[str, ...]) -> Prepared:
+    """UPDATE of these columns where the others are equal to the variables `is_NAME`."""
+    values = {name: bindparam(name, type_=table.c[name].type) for name in columns}
+    return Prepared(table.update().where(*_equal(table, where)).values(values))
+
+
+@cache
+def deleting(table: Table, where: tuple[str, ...]) -> Prepared:
+    """DELETE where these columns are equal to the variables `is_NAME`."""
+    return Prepared(table.delete().where(*_equal(table, where)))
+
+
+def _equal(table: Table, names: tuple[str, ...]) -> list[ColumnElement[bool]]:
+    return [table.c[name] == bindparam(f"is_{name}", type_=table.c[name].type) for name in names]

@@ -333,8 +333,8 @@ class NodeStreams:
 
     def _spec_changed(self, topic: str) -> None:
         if topic == EVERYTHING:
-            for stream in self._streams.values():
-                stream.is_stale = stream.arrival is None
+            for each in self._streams.values():
+                each.is_stale = each.arrival is None
             self._tasks.start(self._compare_all(), name="compare all specs")
             return
         stream = self._streams.get(NodeId(topic.partition(":")[2]))
