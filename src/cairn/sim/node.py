@@ -170,6 +170,11 @@ class SimNode:
         self.wire = wire
         return wire.agent_end
 
+    def _physical_networks(self) -> tuple[str, ...]:
+        """In a measured cloud only some hosts reach the outside, as in any large one."""
+        is_measured = self._dial_for_real is not None
+        return () if is_measured and "network" not in self.roles else ("external",)
+
     def _facts(self) -> HostFacts:
         return HostFacts(
             hostname=self.id,
@@ -179,7 +184,7 @@ class SimNode:
             disk_free_gib=500,
             accelerator="fake",
             address="10.0.0.1",
-            physical_networks=("external",),
+            physical_networks=self._physical_networks(),
             roles=self.roles,
             has_shared_pool=self.volumes.shared is not None,
             features=("live-migration",),
