@@ -380,6 +380,11 @@ def take_source(tx: Tx, migration_id: str, guest: GuestSeen, report: NodeReport)
 
 def take_target(tx: Tx, report: NodeReport, strangers: Mapping[ServerId, GuestSeen]) -> None:
     """What a host says of guests that are not its own: some may be on their way to it."""
+    for guest in strangers.values():
+        seen = guest.migration
+        if guest.state is GuestState.SENT and seen is not None and seen.pause_ms:
+            # Its new host was the first to tell; only the old one knows how long it stood still.
+            rows.note_pause(tx, seen.migration_id, report.node_id, seen.pause_ms)
     present = {volume.id for volume in report.volumes}
     for move in rows.arriving(tx, report.node_id):
         guest = strangers.get(move.server_id)
@@ -557,11 +562,8 @@ def write_off_host(tx: Tx, node_id: NodeId) -> None:
     back, if that still can be."""
     rows.remove_drain(tx, node_id)
     for move in rows.open_ones(tx):
-        if (
-            move.from_node == node_id
-            or (move.to_node == node_id and move.state is S.PREPARING)
-            or (move.to_node == node_id and move.state is S.QUEUED)
-        ):
+        is_early = move.state in (S.QUEUED, S.PREPARING)
+        if move.from_node == node_id or (move.to_node == node_id and is_early):
             end(tx, move, GONE)
         elif move.to_node == node_id and move.state is S.COPYING:
             turn_back(tx, move, GONE)

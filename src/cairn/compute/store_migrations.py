@@ -198,6 +198,20 @@ def change(tx: Tx, migration_id: str, **values: Any) -> None:
     )
 
 
+def note_pause(tx: Tx, migration_id: str, from_node: NodeId, pause_ms: int) -> None:
+    """Unless it is known already."""
+    tx.execute(
+        migrations.update()
+        .where(
+            migrations.c.id == migration_id,
+            migrations.c.from_node == from_node,
+            migrations.c.state == MigrationState.DONE,
+            migrations.c.pause_ms == 0,
+        )
+        .values(pause_ms=pause_ms)
+    )
+
+
 def forget_old(tx: Tx, before: datetime) -> int:
     """Remove what ended before then, unless somebody must still confirm it."""
     where = (
