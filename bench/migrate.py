@@ -255,7 +255,10 @@ def _listening(consoles: list[Path]) -> Iterator[list[float]]:
     listener.start()
     try:
         yield gaps
-        time.sleep(0.3)  # its first words there
+        heard_before = len(gaps)
+        deadline = time.monotonic() + MOVE_S_MAX
+        while len(gaps) < heard_before + 3 and time.monotonic() < deadline:
+            time.sleep(0.01)  # until its first words there
     finally:
         is_over.set()
         listener.join()
