@@ -380,9 +380,9 @@ def take_source(tx: Tx, migration_id: str, guest: GuestSeen, report: NodeReport)
 
 def take_target(tx: Tx, report: NodeReport, strangers: Mapping[ServerId, GuestSeen]) -> None:
     """What a host says of guests that are not its own: some may be on their way to it."""
-    for guest in strangers.values():
-        seen = guest.migration
-        if guest.state is GuestState.SENT and seen is not None and seen.pause_ms:
+    for stranger in strangers.values():
+        seen = stranger.migration
+        if stranger.state is GuestState.SENT and seen is not None and seen.pause_ms:
             # Its new host was the first to tell; only the old one knows how long it stood still.
             rows.note_pause(tx, seen.migration_id, report.node_id, seen.pause_ms)
     present = {volume.id for volume in report.volumes}
