@@ -50,9 +50,13 @@ def _measured(database: Database) -> Result:
     nodes = node_ids_of(1, HOSTS)
     prefill.enrol_hosts(database, nodes, network_nodes=(), key_digest="", tell=lambda what: None)
     prefill.bring_up(database, nodes, FACTS)
-    ids = prefill.add_waiting(database, SERVERS, seed=1, flavor=FLAVOR, image_id=ImageId("i"))
+    placers = [Placer(database, dice=random.Random(n)) for n in range(PLACERS)]
+    # A placer reads all hosts when it starts, once: that is not what is measured here.
+    ids = _wait(database, PLACERS, seed=1)
+    asyncio.run(_place(placers))
+    ids += _wait(database, SERVERS, seed=2)
     began, cpu_s = time.perf_counter(), time.process_time()
-    asyncio.run(_place(database))
+    asyncio.run(_place(placers))
     took_s = time.perf_counter() - began
     each_ms = (time.process_time() - cpu_s) / SERVERS * 1000
     _require_once(database, ids)
@@ -68,9 +72,11 @@ def _measured(database: Database) -> Result:
     )
 
 
-async def _place(database: Database) -> None:
-    placers = [Placer(database, dice=random.Random(n)) for n in range(PLACERS)]
+def _wait(database: Database, count: int, *, seed: int) -> list[ServerId]:
+    return prefill.add_waiting(database, count, seed=seed, flavor=FLAVOR, image_id=ImageId("i"))
 
+
+async def _place(placers: list[Placer]) -> None:
     async def work(placer: Placer) -> None:
         while (await placer.run_once()).found:
             pass

@@ -197,8 +197,8 @@ class World:
         """One round of the placer."""
         from cairn.compute import store
 
-        for server in self.database.read_now(lambda tx: store.unplaced_servers(tx, 1000)):
-            self.database.write_now(partial(placing.place_one, server_id=server.id))
+        for server_id in self.database.read_now(lambda tx: store.unplaced_ids(tx, 1000)):
+            self.database.write_now(partial(placing.place_one, server_id=server_id))
 
     def settle(self) -> None:
         """Place what waits and let every host obey, twice: what was plugged, what is gone."""

@@ -25,7 +25,7 @@ class Host(Struct, kw_only=True):
         return self.database.read_now(lambda tx: fleet.node(tx, self.id)).spec_number
 
     def obey(self) -> None:
-        self.report(*(whole(spec) for spec in self.wishes()))
+        self.report(*(whole(spec) for spec in self.wishes() if not spec.is_doomed))
 
     def report(
         self, *volumes: VolumeSeen, spec_number: int | None = None, number: int | None = None

@@ -236,7 +236,8 @@ def test_row_goes_only_when_the_host_says_so(bench: Bench) -> None:
     old = bench.host.spec_number()
     bench.do(service.delete, ALICE, volume.id)
     assert bench.get(volume).state is V.DELETING
-    assert bench.host.wishes() == ()
+    (wish,) = bench.host.wishes()
+    assert wish.is_doomed
     bench.host.report(spec_number=old)  # made before the wish was known
     assert not bench.is_gone(volume)
     bench.host.report(seen(volume.id, 1))  # not yet

@@ -50,10 +50,13 @@ class Hosts:
         self._spread: Shares = np.array(apart, dtype=np.float64)
         self._emptiness: Shares = self._emptiness_of(self._capacity, self._taken) + self._spread
 
-    def renew_rooms(self, taken: Mapping[NodeId, Amounts]) -> None:
+    def renew_rooms(self, taken: Sequence[tuple[NodeId, int, int, int]]) -> None:
         """What is taken, as the database says now."""
-        rows = [_row(taken.get(n.id, Amounts())) for n in self.nodes]
-        self._taken = np.array(rows, dtype=np.int64).reshape(-1, 3)
+        known = [(self._index[row[0]], *row[1:]) for row in taken if row[0] in self._index]
+        self._taken = np.zeros_like(self._taken)
+        if known:
+            rows: Numbers = np.array(known, dtype=np.int64)
+            self._taken[rows[:, 0]] = rows[:, 1:]
         self._emptiness = self._emptiness_of(self._capacity, self._taken) + self._spread
 
     def trial(self) -> "Hosts":

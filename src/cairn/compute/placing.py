@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from cairn.compute import aggregates, schedule, store, store_actions
 from cairn.compute.hosts import Hosts
-from cairn.compute.records import Disk, Fault, Nic, Server, ServerState
+from cairn.compute.records import Disk, Fault, Nic, Server
 from cairn.core import log
 from cairn.core.caller import system_caller
 from cairn.core.clock import Clock, SystemClock
@@ -27,13 +27,14 @@ from cairn.fleet.records import Node
 from cairn.life.reconcile import Round
 from cairn.network import service as network
 from cairn.placement import service as placement
+from cairn.placement.records import Claim
 from cairn.volume import service as volumes
 
 PLACER = "compute.placer"
 BATCH_MAX = 64  # servers placed in one transaction
 ROUND_MAX = 512  # servers a round: the next round follows at once while there are more
 CLAIMS_MAX = 5  # hosts tried for one server before the round gives way to others
-ROOMS_S = 0.5  # for how long what is taken is believed; a refused claim ends it at once
+ROOMS_S = 1.0  # for how long what is taken is believed; a refused claim ends it at once
 NODES_S = 2.0  # hosts that come and go by the hundred are read no more often than this
 RETRY_S = 0.2  # before servers that lost the race for room are looked at again
 SPREAD = 1e-3  # how far equals are moved apart: less than one guest on a big host
@@ -45,8 +46,8 @@ class Outcome(Struct, kw_only=True):
     """What became of a batch."""
 
     refused: dict[ServerId, str] = {}  # given up, and why
-    raced: list[Server] = []  # others were faster everywhere
-    nowhere: list[Server] = []  # fit on no host of the copy, which may be old
+    raced: list[ServerId] = []  # others were faster everywhere
+    nowhere: list[ServerId] = []  # fit on no host of the copy, which may be old
 
 
 class Placer:
@@ -72,11 +73,13 @@ class Placer:
             feed.listen(fleet.HOSTS_TOPIC, self._note_hosts)
 
     async def run_once(self) -> Round:
-        waiting = await self._database.read(lambda tx: store.unplaced_servers(tx, ROUND_MAX))
+        waiting = await self._database.read(lambda tx: store.unplaced_ids(tx, ROUND_MAX))
         if not waiting:
             return Round()
+        if self._dice is not None:
+            self._dice.shuffle(waiting)  # Placers side by side begin with different ones.
         refused: dict[ServerId, str] = {}
-        raced: list[Server] = []
+        raced: list[ServerId] = []
         for start in range(0, len(waiting), BATCH_MAX):
             outcome = await self._place(waiting[start : start + BATCH_MAX])
             refused |= outcome.refused
@@ -89,7 +92,7 @@ class Placer:
             again_s=again_s,
         )
 
-    async def _place(self, servers: Sequence[Server]) -> Outcome:
+    async def _place(self, servers: Sequence[ServerId]) -> Outcome:
         hosts = await self._copy(is_fresh=False)
         outcome = await self._attempt(servers, hosts, is_fresh=False)
         if outcome.raced:
@@ -103,7 +106,9 @@ class Placer:
         outcome.raced += last.raced
         return outcome
 
-    async def _attempt(self, servers: Sequence[Server], hosts: Hosts, *, is_fresh: bool) -> Outcome:
+    async def _attempt(
+        self, servers: Sequence[ServerId], hosts: Hosts, *, is_fresh: bool
+    ) -> Outcome:
         def write(tx: Tx) -> Outcome:
             trial = hosts.trial()
             outcome = place_batch(tx, servers, trial, is_fresh=is_fresh)
@@ -116,9 +121,9 @@ class Placer:
             _log.warning("batch not placed; each on its own", because=str(error))
         outcome = Outcome()
         for server in servers:
-            refused = await self._database.write(partial(place_one, server_id=server.id))
+            refused = await self._database.write(partial(place_one, server_id=server))
             if refused is not None:
-                outcome.refused[server.id] = refused
+                outcome.refused[server] = refused
         return outcome
 
     async def _copy(self, *, is_fresh: bool) -> Hosts:
@@ -149,21 +154,16 @@ def place_one(tx: Tx, server_id: ServerId) -> str | None:
     """Place one server, or say why not; a server without a valid host is in ERROR afterwards.
 
     A server that somebody placed or deleted meanwhile is done."""
-    try:
-        server = store.server(tx, None, server_id)
-    except NotFound:
-        return None
-    if server.node_id is not None or server.is_doomed or server.state is not ServerState.BUILDING:
-        return None
     nodes = fleet.candidates(tx)
-    outcome = place_batch(tx, [server], Hosts(nodes, placement.rooms(tx, nodes)), is_fresh=True)
+    outcome = place_batch(tx, [server_id], Hosts(nodes, placement.rooms(tx, nodes)), is_fresh=True)
     if outcome.raced:
         return "other placers were first everywhere; the next round tries again"
-    return outcome.refused.get(server.id)
+    return outcome.refused.get(server_id)
 
 
-def place_batch(tx: Tx, servers: Sequence[Server], hosts: Hosts, *, is_fresh: bool) -> Outcome:
-    """Place what fits. On a fresh copy, what fits nowhere is given up, and told why."""
+def place_batch(tx: Tx, waiting: Sequence[ServerId], hosts: Hosts, *, is_fresh: bool) -> Outcome:
+    """Place what still waits and fits. On a fresh copy, what fits nowhere is given up, and told why."""
+    servers = store.still_unplaced(tx, waiting)
     ids = [server.id for server in servers]
     disks, nics = store.disks_of(tx, ids), store.nics_of(tx, ids)
     words = _Words(hosts)
@@ -182,19 +182,20 @@ def place_batch(tx: Tx, servers: Sequence[Server], hosts: Hosts, *, is_fresh: bo
             _give_up(tx, server, error.message)
             continue
         if not fitting:
-            outcome.nowhere.append(server)
+            outcome.nowhere.append(server.id)
             continue
-        node = next(
-            (n for n in fitting if placement.claim_new(tx, server.id, n, need.amounts)), None
-        )
+        node = next((n for n in fitting if placement.take(tx, n, need.amounts)), None)
         if node is None:
-            outcome.raced.append(server)
-        elif store.place(tx, server, node.id, node.zone):
+            outcome.raced.append(server.id)
+            continue
+        claim = Claim(consumer_id=server.id, node_id=node.id, amounts=need.amounts)
+        if store.place(tx, server, node.id, node.zone):
+            placement.record(tx, claim)
             hosts.take(node.id, need.amounts)
             _settle(tx, server, node, own_disks, own_nics)
             placed.append((server, node))
         else:  # Somebody placed or deleted it since it was read.
-            placement.release(tx, server.id)
+            placement.give_back(tx, claim)
     _tell_hosts(tx, placed, {*disks, *nics})
     return outcome
 

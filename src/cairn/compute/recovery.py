@@ -208,7 +208,7 @@ def _place_on(tx: Tx, server_id: ServerId, name: str) -> None:
     """On this host or not at all. Raises NotFound, Invalid."""
     nodes = [hosts.find(tx, name)]
     choice = Hosts(nodes, placement.rooms(tx, nodes))
-    outcome = place_batch(tx, [store.server(tx, None, server_id)], choice, is_fresh=True)
+    outcome = place_batch(tx, [server_id], choice, is_fresh=True)
     if outcome.refused or outcome.raced:
         raise Invalid(outcome.refused.get(server_id, f"Host {name} has no room just now."))
 

@@ -328,16 +328,30 @@ def watched_on(tx: Tx, node_id: NodeId) -> list[Watched]:
     return found
 
 
-def unplaced_servers(tx: Tx, limit: int) -> list[Server]:
+_WAITING = (
+    (servers.c.state == ServerState.BUILDING)
+    & servers.c.node_id.is_(None)
+    & servers.c.is_doomed.is_(False)
+)
+_UNPLACED_IDS = Prepared(
+    select(servers.c.id)
+    .where(_WAITING)
+    .order_by(servers.c.created_at, servers.c.id)
+    .limit(bindparam("most"))
+)
+_STILL_UNPLACED = (
+    _SELECT.where(_WAITING, servers.c.id.in_(bindparam("ids", expanding=True)))
+).order_by(servers.c.created_at, servers.c.id)
+
+
+def unplaced_ids(tx: Tx, limit: int) -> list[ServerId]:
     """Servers that wait for a host, the oldest first."""
-    query = (
-        select(*SERVER_COLUMNS)
-        .where(servers.c.state == ServerState.BUILDING, servers.c.node_id.is_(None))
-        .where(servers.c.is_doomed.is_(False))
-        .order_by(servers.c.created_at, servers.c.id)
-        .limit(limit)
-    )
-    return [_server(row) for row in tx.execute(query)]
+    return tx.run(_UNPLACED_IDS, {"most": limit}).scalars()
+
+
+def still_unplaced(tx: Tx, ids: Collection[ServerId]) -> list[Server]:
+    """Those of them that still wait, the oldest first."""
+    return [_server(row) for row in tx.execute(_STILL_UNPLACED, {"ids": list(ids)})]
 
 
 def names_by_node(tx: Tx, node_ids: Collection[NodeId]) -> dict[NodeId, list[tuple[ServerId, str]]]:

@@ -24,18 +24,27 @@ def claim(tx: Tx, consumer_id: str, node: Node, need: Amounts) -> bool:
     return True
 
 
-def claim_new(tx: Tx, consumer_id: str, node: Node, need: Amounts) -> bool:
-    """`claim` for a consumer that holds nothing yet; that it holds something is an IntegrityError."""
+def take(tx: Tx, node: Node, need: Amounts) -> bool:
+    """The guard alone: add to what is taken of a host; False when it does not fit (any more).
+
+    Whoever takes then records the claim, or gives the room back, in the same transaction."""
     assert node.facts is not None, "only hosts that reported can be claimed"
-    if not store.take(tx, node.id, need, fit.capacity_of(node.facts)):
-        return False
-    store.add_claim(tx, Claim(consumer_id=consumer_id, node_id=node.id, amounts=need))
-    return True
+    return store.take(tx, node.id, need, fit.capacity_of(node.facts))
 
 
-def taken(tx: Tx) -> dict[NodeId, Amounts]:
-    """What is taken of every host that ever had a claim."""
-    return store.sums_by_node(tx)
+def record(tx: Tx, claim: Claim) -> None:
+    """Room that was taken is this consumer's, who holds nothing else."""
+    store.add_claim(tx, claim)
+
+
+def give_back(tx: Tx, claim: Claim) -> None:
+    """Room that was taken and is not needed after all. Nothing may be recorded of it."""
+    store.give_back(tx, claim)
+
+
+def taken(tx: Tx) -> list[tuple[NodeId, int, int, int]]:
+    """(host, processors, MiB, GiB) taken of every host that ever had a claim."""
+    return [(NodeId(row[0]), row[1], row[2], row[3]) for row in store.rows(tx)]
 
 
 def release(tx: Tx, consumer_id: str) -> None:

@@ -5,6 +5,7 @@ is what makes over-commit impossible, however many placers run.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import Column, Index, Integer, Table, bindparam, or_, select
 
@@ -59,6 +60,7 @@ _ADD_WITHIN = Prepared(
     )
     .values({name: sums.c[name] + bindparam(f"need_{name}", type_=Integer) for name in _AMOUNTS})
 )
+_HAS_SUM = Prepared(select(sums.c.node_id).where(sums.c.node_id == bindparam("node")))
 _GIVE_BACK = Prepared(
     sums.update()
     .where(sums.c.node_id == bindparam("node"))
@@ -78,6 +80,11 @@ def sums_by_node(tx: Tx) -> dict[NodeId, Amounts]:
     return {NodeId(row[0]): _of(row[1:]) for row in tx.run(_SUMS)}
 
 
+def rows(tx: Tx) -> list[tuple[Any, ...]]:
+    """(host, processors, MiB, GiB) taken of every host that ever had a claim."""
+    return tx.run(_SUMS).rows
+
+
 def _of(row: Sequence[int]) -> Amounts:
     vcpus, memory_mib, disk_gib = row
     return Amounts(vcpus=vcpus, memory_mib=memory_mib, disk_gib=disk_gib)
@@ -95,9 +102,10 @@ def take(tx: Tx, node_id: NodeId, need: Amounts, capacity: Amounts) -> bool:
     """Add to the host's sum unless one of the capacities would be passed."""
     if _add_within(tx, node_id, need, capacity):
         return True
-    if tx.execute(select(sums.c.node_id).where(sums.c.node_id == node_id)).first() is not None:
+    if tx.run(_HAS_SUM, {"node": node_id}).first() is not None:
         return False
-    tx.execute(sums.insert().values(node_id=node_id, vcpus=0, memory_mib=0, disk_gib=0))
+    first = {"node_id": node_id, "vcpus": 0, "memory_mib": 0, "disk_gib": 0}
+    tx.run(inserting(sums, tuple(first)), first)
     return _add_within(tx, node_id, need, capacity)
 
 
