@@ -238,9 +238,7 @@ class Cloud:
             connected=lambda: self.streams.connected,
             rounds=lambda: self.runner.records,
         )
-        hosts = api_hosts.routes(
-            loads=aggregates.loads, last_heard=self.streams.last_heard_s
-        )
+        hosts = api_hosts.routes(loads=aggregates.loads, last_heard=self.streams.last_heard_s)
         is_alone = self._options.me is None
         me = self._options.me or Control(
             id="", name=socket.gethostname(), address="", version=__version__
@@ -280,7 +278,7 @@ class Cloud:
                 for reconciler in (
                     placing.Placer(self.database, feed=self.feed, clock=self._options.clock),
                     compute_control.Janitor(self.database),
-            mover.Mover(self.database, at_once=self._options.migrations_at_once),
+                    mover.Mover(self.database, at_once=self._options.migrations_at_once),
                     volume_control.Placer(self.database),
                     fleet_control.LossKeeper(
                         self.database,

@@ -112,7 +112,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     # Where the agent finds control processes: names or addresses, with ":port" where it is not
     # `node_port`. It takes whichever answers. A control machine that names all of them here has every
     # host that joins learn them.
-    control_addresses: Annotated[tuple[str, ...], Meta(min_length=1, max_length=16)] = ("127.0.0.1",)
+    control_addresses: Annotated[tuple[str, ...], Meta(min_length=1, max_length=16)] = (
+        "127.0.0.1",
+    )
 
     # The name that the cloud knows this host by. Empty: the machine's own.
     host_name: str = ""

@@ -22,7 +22,9 @@ def compile_spec(tx: Tx, node_id: NodeId) -> NodeSpec:
     servers = compute.wanted_on(tx, node_id)
     volumes = [*servers.disks, *volume.volumes_of(tx, node_id)]
     if node.facts is None or not node.facts.has_shared_pool:
-        volumes = [v for v in volumes if not v.is_doomed]  # A pool of its own loses what is not named.
+        volumes = [
+            v for v in volumes if not v.is_doomed
+        ]  # A pool of its own loses what is not named.
     machines, doors = loss.wishes_for(tx, node) if node.is_fencer else ((), ())
     ports = [*network.ports_of(tx, node_id), *network.ports_of_servers(tx, servers.arriving)]
     return NodeSpec(

@@ -42,7 +42,9 @@ class View(Struct, frozen=True, kw_only=True):
     is_confirmed: bool = True
     # The same since this agent started. Wishes about other hosts that lay in the ledger may be overtaken.
     is_told: bool = True
-    machines: Mapping[NodeId, tuple[int, bool]] = {}  # power: number of the wish done last, is it on
+    machines: Mapping[
+        NodeId, tuple[int, bool]
+    ] = {}  # power: number of the wish done last, is it on
     doors: Mapping[NodeId, tuple[int, bool]] = {}  # number of the wish done last, is it open
 
 

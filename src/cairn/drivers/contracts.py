@@ -140,7 +140,9 @@ class Reception(Struct, frozen=True, kw_only=True):
     """This host waits for a guest; where it is to be sent."""
 
     migration_id: str
-    memory_port: int  # for the guest's state; of one that is stopped, for the word that all is there
+    memory_port: (
+        int  # for the guest's state; of one that is stopped, for the word that all is there
+    )
     disks: tuple[DiskDoor, ...] = ()
     trouble: str = ""
 
@@ -322,7 +324,9 @@ class NetworksView(Struct, frozen=True, kw_only=True):
     ports: tuple[PortView, ...] = ()  # plugged on this host
     metadata_networks: tuple[NetworkId, ...] = ()  # whose 169.254.169.254 can be answered here
     engines: tuple[EngineSeen, ...] = ()
-    southbound: tuple[str, ...] = ()  # the zone's database that was joined; (): this host's own, or none
+    southbound: tuple[
+        str, ...
+    ] = ()  # the zone's database that was joined; (): this host's own, or none
 
 
 class NetworksFacts(Struct, frozen=True, kw_only=True):

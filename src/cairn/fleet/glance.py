@@ -16,9 +16,7 @@ from cairn.fleet.store import nodes
 
 IDS_MAX = 1000  # of one statement: a page
 
-_QUERY = select(
-    nodes.c.id, nodes.c.hostname, nodes.c.zone, nodes.c.enabled, nodes.c.state
-).where(
+_QUERY = select(nodes.c.id, nodes.c.hostname, nodes.c.zone, nodes.c.enabled, nodes.c.state).where(
     nodes.c.id.in_(bindparam("ids", expanding=True))
 )
 _ZONES = select(nodes.c.zone).distinct()

@@ -90,7 +90,9 @@ class Node(Struct, frozen=True, kw_only=True):
     wire_version: int = 0
     is_fencer: bool = False  # it has been asked to fence another host
     key_digest: str = ""  # SHA-256 of its public key (hex): who may ask for its certificate again
-    address: str = ""  # that its certificate speaks for; empty: of a host that was there from the start
+    address: str = (
+        ""  # that its certificate speaks for; empty: of a host that was there from the start
+    )
     origin: str = ""  # how it became a member: "first host", "token rack-3"
     set_by_hand: tuple[str, ...] = ()  # "zone", "roles": enrolment leaves these alone
     wanted_images: tuple[ImageId, ...] = ()  # to be fetched before a server needs them

@@ -127,9 +127,7 @@ def wake_placers(tx: Tx) -> None:
     tx.wake("volume.placer")
 
 
-def silent(
-    tx: Tx, node_id: NodeId, *, heard_by: str | None = None, was_heard: bool = True
-) -> None:
+def silent(tx: Tx, node_id: NodeId, *, heard_by: str | None = None, was_heard: bool = True) -> None:
     """The host's lease ran out. Nothing is started elsewhere on this alone.
 
     `heard_by`: the control process that says so; what another one holds by now is not silent.

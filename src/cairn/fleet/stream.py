@@ -51,6 +51,7 @@ SendImage = Callable[[StreamLink, Hello], Awaitable[None]]
 RenewCertificate = Callable[[NodeId, bytes], Awaitable[Renewed]]
 
 LEASE_S = 15.0  # silence after which a host without a connection is suspect
+ARRIVAL_S = 0.008  # that taking in one of many hosts may last, on a busy machine
 HELLO_S = 10.0  # for a connection to say who it is
 WATCH_PERIOD_S = 5.0  # between two looks at who has not been heard
 PINGS_MISSED_MAX = 4  # after which a connection is taken for dead, though the kernel holds it
@@ -131,12 +132,15 @@ class NodeStreams:
         self._look_who_is_silent()
 
     async def adopt(self, node_ids: Iterable[NodeId]) -> None:
-        """Give these hosts, which nobody else watches over, the full lease to connect here."""
-        for node_id in node_ids:
+        """Give these hosts, which nobody else watches over, the full lease to connect here: the longer
+        the more of them come at once."""
+        adopted = list(node_ids)
+        lease_s = LEASE_S + len(adopted) * ARRIVAL_S
+        for node_id in adopted:
             self._expected += 1
             self._unheard.add(node_id)
             if not self._is_here(node_id):
-                self._start_lease(node_id)
+                self._start_lease(node_id, lease_s)
 
     async def close(self) -> None:
         if self._watch is not None:
@@ -317,8 +321,7 @@ class NodeStreams:
                 future.set_exception(Unavailable("The connection to the host was lost."))
         if self._streams.get(stream.node_id) is stream:
             del self._streams[stream.node_id]
-            if stream.arrival is not None:
-                self._start_lease(stream.node_id)
+            self._start_lease(stream.node_id)
 
     def _ping_period_s(self) -> float:
         """The more hosts, the rarer they speak: the kernel's own questions find the dead meanwhile."""
@@ -399,16 +402,16 @@ class NodeStreams:
         future.set_result(link)
         await link.writer.wait_closed()
 
-    def _start_lease(self, node_id: NodeId) -> None:
+    def _start_lease(self, node_id: NodeId, lease_s: float = LEASE_S) -> None:
         if (older := self._leases.pop(node_id, None)) is not None:
             older.cancel()
         loop = asyncio.get_running_loop()
-        self._leases[node_id] = loop.call_later(LEASE_S, self._lease_ran_out, node_id)
+        self._leases[node_id] = loop.call_later(lease_s, self._lease_ran_out, node_id)
 
     def _lease_ran_out(self, node_id: NodeId) -> None:
         self._leases.pop(node_id, None)
-        if not self._is_here(node_id):
-            _log.warning("node is silent", node=node_id, lease_s=LEASE_S)
+        if node_id not in self._streams:
+            _log.warning("node is silent", node=node_id)
             self._silent.add(node_id)
 
     async def _write_silent(self, node_ids: Sequence[NodeId]) -> None:
@@ -416,7 +419,8 @@ class NodeStreams:
 
         def write(tx: Tx) -> None:
             for node_id in node_ids:
-                if not self._is_here(node_id):
+                # One that is just being taken in may be written as up already: it is not silent.
+                if node_id not in self._streams:
                     was_heard = node_id not in self._unheard
                     service.silent(tx, node_id, heard_by=control_id, was_heard=was_heard)
 

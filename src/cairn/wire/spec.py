@@ -66,7 +66,9 @@ class NicSpec(Struct, frozen=True, kw_only=True):
     """A port plugged into a guest, in this order."""
 
     port_id: PortId
-    position: int = -1  # keeps its place in the guest while others come and go; -1: that in the list
+    position: int = (
+        -1
+    )  # keeps its place in the guest while others come and go; -1: that in the list
 
 
 class Power(StrEnum):
@@ -80,7 +82,9 @@ class Incoming(Struct, frozen=True, kw_only=True):
     migration_id: str
     from_node: NodeId
     from_address: str  # of that host's underlay
-    secret: str = ""  # 64 hexadecimal digits that only both hosts know, for this migration; never shown
+    secret: str = (
+        ""  # 64 hexadecimal digits that only both hosts know, for this migration; never shown
+    )
 
 
 class DiskDoor(Struct, frozen=True, kw_only=True):
@@ -328,7 +332,9 @@ class NodeSpec(Struct, frozen=True, kw_only=True):
     metadata_networks: tuple[MetadataNetworkSpec, ...] = ()
     zone: ZoneSpec | None = None  # only for the node with the network role
     machines: tuple[MachineSpec, ...] = ()  # whose power this host switches
-    doors: tuple[DoorSpec, ...] = ()  # whom this host shuts out of the shared pool, or lets in again
+    doors: tuple[
+        DoorSpec, ...
+    ] = ()  # whom this host shuts out of the shared pool, or lets in again
     southbound: tuple[
         str, ...
     ] = ()  # "ssl:192.0.2.2:6642": the zone's network database; (): our own
