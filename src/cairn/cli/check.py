@@ -33,7 +33,7 @@ def check(fast: bool) -> None:
         "lint": [str(tools / "ruff"), "check", *trees],
         "types": [str(tools / "mypy")],
         "import table": [*pytest, "tests/arch"],
-        "simulator": [*pytest, "tests/sim"],
+        "simulator": [*pytest, "tests/sim", "-n", "2"],
         # Tests with real engines share the machine's interfaces and its few processors: one by one.
         "tests": [*pytest, "-m", "not host and not clients", "-n", "2", *apart],
         "tests on real engines": [*pytest, "-m", "host or clients"],
