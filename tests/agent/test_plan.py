@@ -6,9 +6,18 @@ from tests.agent_specs import GUEST, GUEST_SPEC, IMAGE, NODE_SPEC, PORT, ROOT, R
 from cairn.agent import plan as p
 from cairn.agent.look import View
 from cairn.agent.plan import plan, waiting_for
-from cairn.core.ids import SnapshotId, VolumeId
+from cairn.core.ids import NetworkId, SnapshotId, VolumeId
 from cairn.drivers.contracts import GuestView, PortView, VolumeView
-from cairn.wire.spec import DiskSpec, NicSpec, NodeSpec, Power, SnapshotSpec, VolumeSpec, ZoneSpec
+from cairn.wire.spec import (
+    DiskSpec,
+    MetadataNetworkSpec,
+    NicSpec,
+    NodeSpec,
+    Power,
+    SnapshotSpec,
+    VolumeSpec,
+    ZoneSpec,
+)
 
 RUNNING = GuestView(
     id=GUEST, incarnation=1, boot_number=1, running=True, disks=(ROOT,), nics=(PORT,)
@@ -42,6 +51,17 @@ def test_a_new_host_first_makes_what_guests_need() -> None:
     assert steps(NODE_SPEC, View()) == ["Plug", "ImportImage"]
     assert steps(NODE_SPEC, View(images=frozenset({IMAGE}))) == ["Plug", "CreateVolume"]
     assert steps(NODE_SPEC, EMPTY) == ["Boot"]
+
+
+def test_the_door_of_metadata_that_an_earlier_agent_opened_is_closed_when_unwanted() -> None:
+    network = NetworkId("9b1c5b5e-6d0c-4a53-9d6e-0f3d3a1f7c11")
+    have = replace(HERE, unanswered_metadata=frozenset({network}))
+    assert steps(NODE_SPEC, have) == ["CloseMetadata"]
+    wanted = MetadataNetworkSpec(
+        network_id=network, port_id=PORT, mac="fa:16:3e:00:00:01", addresses=("192.0.2.2/24",)
+    )
+    want = replace(NODE_SPEC, metadata_networks=(wanted,))
+    assert steps(want, have) == ["OpenMetadata"]
 
 
 def test_waiting_names_what_is_missing() -> None:

@@ -35,6 +35,8 @@ class View(Struct, frozen=True, kw_only=True):
     images: frozenset[ImageId] = frozenset()
     ports: Mapping[PortId, PortView] = {}
     metadata_networks: frozenset[NetworkId] = frozenset()
+    # Whose metadata's door an earlier agent opened; nobody answers there.
+    unanswered_metadata: frozenset[NetworkId] = frozenset()
     engines: tuple[EngineSeen, ...] = ()
     southbound: tuple[str, ...] = ()  # the zone's network database that the host follows
     is_pool_shared: bool = False  # what is there may be another host's: nothing unasked is removed
@@ -58,6 +60,7 @@ async def look(drivers: Drivers, served_metadata: frozenset[NetworkId]) -> View:
         images=frozenset(images),
         ports={p.id: p for p in networks.ports},
         metadata_networks=served_metadata & frozenset(networks.metadata_networks),
+        unanswered_metadata=frozenset(networks.metadata_networks) - served_metadata,
         engines=networks.engines,
         southbound=networks.southbound,
         is_pool_shared=drivers.volumes.facts().is_shared,

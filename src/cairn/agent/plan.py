@@ -407,7 +407,7 @@ def _ports(want: NodeSpec, have: View) -> Iterator[Step]:
 
 def _metadata(want: NodeSpec, have: View) -> Iterator[Step]:
     wanted = {n.network_id for n in want.metadata_networks}
-    for network_id in sorted(have.metadata_networks - wanted):
+    for network_id in sorted((have.metadata_networks | have.unanswered_metadata) - wanted):
         yield CloseMetadata(network_id=network_id)
     for network in want.metadata_networks:
         if network.network_id not in have.metadata_networks:
