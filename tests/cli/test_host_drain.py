@@ -95,7 +95,7 @@ def test_without_a_terminal_each_change_is_one_line(
     assert [g["state"] for g in end["servers"]] == ["done", "stays"]
     assert capsys.readouterr().out.splitlines() == [
         "a: waits to go to h2",
-        "a: copying to h2: 0 of 0 MiB",
+        "a: copying to h2",
         "b: waits to go to h2",
         "a: done, now on h2, stood still for 0 ms",
         "b: stays: no room",

@@ -136,6 +136,8 @@ def said(guest: dict[str, Any]) -> str:
     match guest["state"]:
         case "waiting":
             return f"waits{where and ' to go' + where}"
+        case "copying" if not guest["total_bytes"]:
+            return f"copying{where}"  # The host has not said yet how much.
         case "copying":
             done_mib = (guest["total_bytes"] - guest["left_bytes"]) // MIB
             return f"copying{where}: {done_mib} of {guest['total_bytes'] // MIB} MiB"
