@@ -168,7 +168,8 @@ def advice(node: Node, found: list[HealthSeen]) -> list[str]:
         ],
         NodeState.FENCED: [f"To start what is left elsewhere now: `cairn host recover {name}`."],
         NodeState.RECOVERED: [
-            "Repair it and switch it on: it comes back empty and takes new guests.",
+            "Repair it and switch it on: it comes back empty, and takes new guests after "
+            f"`cairn host set {name} --enable`.",
             f"If it is not to come back: `cairn host remove {name}`.",
         ],
     }[node.state]
