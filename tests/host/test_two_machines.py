@@ -102,6 +102,13 @@ class Two:
 
 @pytest.fixture(scope="module")
 def two() -> Iterator[Two]:
+    with two_machines() as made:
+        yield made
+
+
+@contextlib.contextmanager
+def two_machines(settings: str = "") -> Iterator[Two]:
+    """Both up, each with a server; `settings` is the first one's cairn.toml."""
     mark = secrets.token_hex(2)
     middle = f"cvt-{mark}"
     machines = [Machine(f"cvt{n}-{mark}", f"10.78.0.{n}") for n in (1, 2)]
@@ -116,6 +123,8 @@ def two() -> Iterator[Two]:
         run("ip", "-n", middle, "link", "set", "sw", "up")
         for machine in machines:
             _wire(machine, middle, undo)
+        made.first.state.mkdir()
+        (made.first.state / "cairn.toml").write_text(settings)
         made.first.cairn("up", "--detach")
         enter(made.first.name)  # where the floating addresses are
         undo.callback(set_namespace, home)
