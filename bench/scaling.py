@@ -17,7 +17,7 @@ from cairn.sim.load.show import Load
 PAGE = Path(__file__).parents[1] / "docs" / "guide" / "scaling.md"
 BEGIN = "<!-- measured: begin -->"
 END = "<!-- measured: end -->"
-SIZES = ((10, 100), (100, 1000), (1000, 10_000), (3000, 30_000), (10_000, 100_000))
+SIZES = ((10, 100), (100, 1000), (1000, 10_000), (10_000, 100_000))
 PROFILES = ("steady", "boot-storm", "reconnect-storm")
 
 
