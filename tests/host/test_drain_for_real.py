@@ -18,7 +18,7 @@ from tests.host.test_two_machines import WAIT_S, Two, two_machines
 
 from cairn.cli.cloud import Cloud, until
 
-pytestmark = pytest.mark.host
+pytestmark = [pytest.mark.host, pytest.mark.live]
 
 BOOT = "cat /proc/sys/kernel/random/boot_id"
 ON_ROOT, ON_VOLUME = "cat /root/kept", "dd if=/dev/vdb bs=9 count=1"

@@ -55,6 +55,7 @@ def has_trouble(view: GuestView) -> bool:
     return view.sending is not None and bool(view.sending.trouble)
 
 
+@pytest.mark.live
 @pytest.mark.parametrize("hosts", ["qcow2", "reflink"], indirect=True)
 async def test_a_guest_goes_there_and_back_with_what_was_plugged_and_no_write_is_lost(
     hosts: TwoHosts,
@@ -140,6 +141,7 @@ async def test_a_cut_cable_costs_nothing(hosts: TwoHosts) -> None:
     await hosts.assert_written(spec.disks[1].volume_id, b, last)
 
 
+@pytest.mark.live
 async def test_agents_that_are_killed_meanwhile_are_followed_by_others(hosts: TwoHosts) -> None:
     a, b = hosts.a, hosts.b
     spec = await hosts.guest(nics=1)

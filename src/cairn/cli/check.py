@@ -18,7 +18,8 @@ TREES = ("src", "tests")
 
 @click.command()
 @click.option("--fast", is_flag=True, help="Leave out the tests that need root and real engines.")
-def check(fast: bool) -> None:
+@click.option("--live", is_flag=True, help="Also move running guests between real hosts.")
+def check(fast: bool, live: bool) -> None:
     """Run format, lint, types, import table, all tests and a short simulator run."""
     if os.geteuid() != 0 and not fast:
         raise CloudError("the tests with real engines need root; --fast leaves them out")
@@ -36,10 +37,13 @@ def check(fast: bool) -> None:
         "simulator": [*pytest, "tests/sim", "-n", "2"],
         # Tests with real engines share the machine's interfaces and its few processors: one by one.
         "tests": [*pytest, "-m", "not host and not clients", "-n", "2", *apart],
-        "tests on real engines": [*pytest, "-m", "host or clients"],
+        "tests on real engines": [*pytest, "-m", "(host or clients) and not live"],
+        "live migration": [*pytest, "-m", "live"],
     }
     if fast:
         del commands["tests on real engines"]
+    if not live:
+        del commands["live migration"]
     if not (ROOT / "tests/sim").is_dir():
         del commands["simulator"]
     failed = []
