@@ -18,14 +18,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-from tests.host.qemu_rig import (
-    CONSOLE_S_MAX,
-    GUEST_MEMORY_MIB,
-    PROBE_IMAGE,
-    new_port_id,
-    new_volume_id,
-    shell,
-)
 
 from cairn.core.ids import ImageId, NodeId, PortId, ServerId, VolumeId
 from cairn.drivers.contracts import BlockNode, GuestView, Sending, Tap
@@ -41,6 +33,14 @@ from cairn.wire.spec import (
     Outgoing,
     Power,
     VolumeSpec,
+)
+from tests.host.qemu_rig import (
+    CONSOLE_S_MAX,
+    GUEST_MEMORY_MIB,
+    PROBE_IMAGE,
+    new_port_id,
+    new_volume_id,
+    shell,
 )
 
 T = TypeVar("T")

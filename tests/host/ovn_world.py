@@ -11,8 +11,6 @@ import uuid
 from collections.abc import Awaitable, Callable
 
 from msgspec.structs import replace
-from tests.host import ovn_rig
-from tests.host.ovn_rig import NODE, OUTSIDE_IP, Guest, Lab
 
 from cairn.core.ids import (
     NetworkId,
@@ -41,6 +39,8 @@ from cairn.wire.spec import (
     SwitchSpec,
     ZoneSpec,
 )
+from tests.host import ovn_rig
+from tests.host.ovn_rig import NODE, OUTSIDE_IP, Guest, Lab
 
 MTU = 1442
 FLOATING_IP = "203.0.113.21"

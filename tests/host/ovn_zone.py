@@ -15,15 +15,15 @@ from typing import Any, TypeVar
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from tests.host import ovn_rig
-from tests.host.ovn_rig import NODE, Lab, ip
-from tests.host.ovn_world import World
 
 from cairn.core.clock import SystemClock
 from cairn.core.ids import NodeId
 from cairn.drivers.networks.layout import TlsFiles
 from cairn.drivers.networks.ovn import OvnNetworks
 from cairn.host import certs
+from tests.host import ovn_rig
+from tests.host.ovn_rig import NODE, Lab, ip
+from tests.host.ovn_world import World
 
 T = TypeVar("T")
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.host.test_join import Machine
-from tests.host.test_two_machines import WAIT_S, Two, two_machines
 
 from cairn.cli.cloud import Cloud, until
+from tests.host.test_join import Machine
+from tests.host.test_two_machines import WAIT_S, Two, two_machines
 
 pytestmark = [pytest.mark.host, pytest.mark.live]
 

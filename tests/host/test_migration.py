@@ -12,13 +12,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.host.migration_rig import SECRET, TwoHosts, new_home
-from tests.host.qemu_rig import new_port_id, new_volume_id
 
 from cairn.core.errors import Conflict
 from cairn.drivers.contracts import GuestView
 from cairn.drivers.hypervisor.sender import Sender
 from cairn.wire.spec import DiskSpec, NicSpec, Power
+from tests.host.migration_rig import SECRET, TwoHosts, new_home
+from tests.host.qemu_rig import new_port_id, new_volume_id
 
 pytestmark = pytest.mark.host
 

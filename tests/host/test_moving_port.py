@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+
 from tests.host.ovn_rig import NODE, Guest, inside, ip
 from tests.host.ovn_world import ADDRESSES, MTU
 from tests.host.ovn_zone import ADDRESS, NODE_2, Zone

@@ -10,11 +10,11 @@ from ipaddress import ip_address
 import pytest
 import pytest_asyncio
 from msgspec.structs import replace
+
+from cairn.wire.spec import AddressPair, GroupRuleSpec
 from tests.host import ovn_rig
 from tests.host.ovn_rig import OUTSIDE_IP
 from tests.host.ovn_world import ADDRESSES, FLOATING_IP, MTU, ROUTER_IP, World
-
-from cairn.wire.spec import AddressPair, GroupRuleSpec
 
 pytestmark = [pytest.mark.host, pytest.mark.asyncio(loop_scope="module")]
 

@@ -5,12 +5,12 @@ import threading
 from collections.abc import AsyncIterator
 
 import pytest
-from tests.host import ovn_rig
-from tests.host.ovn_world import ADDRESSES, World
-from tests.host.qemu_rig import GUEST_MEMORY_MIB, QemuRig
 
 from cairn.core.ids import ServerId, VolumeId
 from cairn.wire.spec import DiskSpec, GuestSpec, NicSpec
+from tests.host import ovn_rig
+from tests.host.ovn_world import ADDRESSES, World
+from tests.host.qemu_rig import GUEST_MEMORY_MIB, QemuRig
 
 pytestmark = pytest.mark.host
 

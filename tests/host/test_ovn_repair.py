@@ -10,15 +10,15 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
-from tests.host import ovn_rig
-from tests.host.ovn_rig import OUTSIDE_IP, Lab
-from tests.host.ovn_world import ADDRESSES, FLOATING_IP, ROUTER_IP, World
 
 from cairn.core.errors import Invalid, Unavailable
 from cairn.drivers.contracts import NetworksView
 from cairn.drivers.networks.layout import OvnOptions, PhysicalNetwork
 from cairn.drivers.networks.ovn import OvnNetworks, tear_down
 from cairn.wire.spec import ZoneSpec
+from tests.host import ovn_rig
+from tests.host.ovn_rig import OUTSIDE_IP, Lab
+from tests.host.ovn_world import ADDRESSES, FLOATING_IP, ROUTER_IP, World
 
 pytestmark = pytest.mark.host
 

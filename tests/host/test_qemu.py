@@ -13,7 +13,6 @@ from unittest.mock import AsyncMock
 
 import msgspec
 import pytest
-from tests.host.qemu_rig import QemuRig, new_port_id, new_spec, new_volume_id
 
 from cairn.agent import config_drive
 from cairn.core.errors import CloudError, Conflict, Invalid, NoCapacity, NotFound
@@ -22,6 +21,7 @@ from cairn.drivers.contracts import BlockNode, Tap
 from cairn.drivers.hypervisor import process
 from cairn.drivers.hypervisor.qemu import QemuHypervisor, QemuOptions, tear_down
 from cairn.wire.spec import GuestSpec, NicSpec
+from tests.host.qemu_rig import QemuRig, new_port_id, new_spec, new_volume_id
 
 pytestmark = pytest.mark.host
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+
 from tests.host.whole_cloud import Whole, cut_power, has_all_hardware, whole_cloud
 
 pytestmark = pytest.mark.host

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.host.ovn_rig import enter, run, set_namespace
-from tests.host.test_join import Machine
 
 from cairn.cli import demo
 from cairn.cli.cloud import Cloud, until
 from cairn.cli.progress import Steps
 from cairn.host import teardown
+from tests.host.ovn_rig import enter, run, set_namespace
+from tests.host.test_join import Machine
 
 pytestmark = pytest.mark.host
 

@@ -12,10 +12,10 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from tests.host.whole_cloud import Whole, cut_power, has_all_hardware, whole_cloud
 
 from cairn.cli.cloud import Cloud
 from cairn.core.errors import CloudError
+from tests.host.whole_cloud import Whole, cut_power, has_all_hardware, whole_cloud
 
 pytestmark = pytest.mark.host
 

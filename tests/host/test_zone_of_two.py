@@ -16,10 +16,6 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from msgspec.structs import replace
-from tests.host import ovn_rig
-from tests.host.ovn_rig import NODE, OUTSIDE_IP, inside, ip, northbound, run
-from tests.host.ovn_world import ADDRESSES, FLOATING_IP, MTU, ROUTER_IP
-from tests.host.ovn_zone import ADDRESS, NODE_2, Zone
 
 from cairn.core.clock import SystemClock
 from cairn.core.errors import Unavailable
@@ -28,6 +24,10 @@ from cairn.drivers.networks import layout
 from cairn.drivers.networks.layout import TlsFiles
 from cairn.drivers.networks.ovn import OvnNetworks
 from cairn.host import certs
+from tests.host import ovn_rig
+from tests.host.ovn_rig import NODE, OUTSIDE_IP, inside, ip, northbound, run
+from tests.host.ovn_world import ADDRESSES, FLOATING_IP, MTU, ROUTER_IP
+from tests.host.ovn_zone import ADDRESS, NODE_2, Zone
 
 pytestmark = pytest.mark.host
 
