@@ -18,6 +18,7 @@ import uvicorn
 from cairn.core import log
 from cairn.core.errors import CloudError
 from cairn.host import certs
+from cairn.wire import tls
 
 _log = log.get("control.serving")
 LINGER_S = 2.0  # a balancer that asks every second has seen it, and idle clients have left
@@ -103,7 +104,7 @@ async def keep_certificate(
         try:
             if await asyncio.to_thread(certs.renew_server, folder, also=also):
                 for context in contexts():
-                    context.load_cert_chain(where.server, where.server_key)
+                    tls.load_pair(context, where.server, where.server_key)
                 _log.info("the API's certificate was renewed")
         except (CloudError, OSError, subprocess.SubprocessError) as error:
             _log.error("the API's certificate was not renewed", error=str(error))

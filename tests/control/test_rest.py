@@ -25,9 +25,13 @@ async def test_idle_hosts_cost_no_statement(tmp_path: Path, postgres_url: str) -
                 return int(connection.execute(query).scalar_one())
 
         await asyncio.sleep(BEAT_S)  # First reports, leases that run out.
-        before = transactions()
-        await asyncio.sleep(BEATS * BEAT_S)
-        spent = transactions() - before
         # A beat and a hint each time and process, and one more that may fall into the time.
-        assert spent <= 2 * 2 * (BEATS + 1), f"{spent} transactions while nothing happened"
+        most = 2 * 2 * (BEATS + 1)
+        for _ in range(3):  # PostgreSQL counts what came before up to a minute late.
+            before = transactions()
+            await asyncio.sleep(BEATS * BEAT_S)
+            spent = transactions() - before
+            if spent <= most:
+                break
+        assert spent <= most, f"{spent} transactions while nothing happened"
         watcher.dispose()

@@ -1,6 +1,7 @@
 """The two TLS contexts of the agents' connections: each side proves itself by our own CA's certificate."""
 
 import ssl
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from cryptography import x509
 from cairn.core.errors import Invalid
 from cairn.core.ids import NodeId
 
+REPLACING_S = 0.05  # between the writing of a key and of its certificate, at most
 NODE_URI = "cairn:node:"
 CONTROL_URI = "cairn:control:"
 
@@ -24,7 +26,7 @@ def server_context(
     """For the node port: agents must show a certificate of our CA. `refused` is told why one could not."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.load_cert_chain(certificate, key)
+    load_pair(context, certificate, key)
     context.load_verify_locations(authority)
     context.verify_mode = ssl.CERT_REQUIRED
     # An agent stays connected for weeks, and a new control process could not read an old one's tickets:
@@ -68,12 +70,24 @@ def _short(error: ssl.SSLError) -> str:
     return "no TLS that we speak"
 
 
+def load_pair(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+    """A certificate and its key, which lie in two files: read again if they are just being replaced."""
+    for is_last in (False, False, False, False, True):
+        try:
+            context.load_cert_chain(certificate, key)
+            return
+        except ssl.SSLError as error:
+            if is_last or error.reason != "KEY_VALUES_MISMATCH":
+                raise
+            time.sleep(REPLACING_S)
+
+
 def client_context(*, authority: Path, certificate: Path, key: Path) -> ssl.SSLContext:
     """For the agent: only our CA's control plane is believed, under the name that was asked for."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_verify_locations(authority)
-    context.load_cert_chain(certificate, key)
+    load_pair(context, certificate, key)
     return context
 
 
