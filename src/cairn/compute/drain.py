@@ -27,7 +27,6 @@ from cairn.volume.records import Volume
 
 PAUSE_S = 30.0  # before a server that could not be moved is tried again; doubled each time
 PAUSE_S_MAX = 600.0
-REASON = "drained"
 
 M = MigrationState
 

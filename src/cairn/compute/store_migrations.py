@@ -1,6 +1,6 @@
 """The tables of migrations and of hosts that are being emptied."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -119,11 +119,6 @@ def numbered(tx: Tx, server_id: ServerId, number: int) -> Migration:
     if row is None:
         raise NotFound(f"Migration {number} for server {server_id} could not be found.")
     return _migration(row)
-
-
-def with_ids(tx: Tx, ids: Iterable[str]) -> dict[str, Migration]:
-    query = select(migrations).where(migrations.c.id.in_(list(ids)))
-    return {row.id: _migration(row) for row in tx.execute(query)}
 
 
 def arriving(tx: Tx, node_id: NodeId) -> list[Migration]:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, CursorResult, Engine, create_engine, event
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
@@ -304,7 +304,7 @@ class _GroupWriter:
             self._connection.close()
 
     def _run_group(self, loop: asyncio.AbstractEventLoop) -> None:
-        outcomes: list[_Outcome] = []
+        outcomes: list[lane.Outcome] = []
         try:
             raw = self._begin()
             ends_s = time.monotonic() + GROUP_S
@@ -327,7 +327,7 @@ class _GroupWriter:
         self._connection.begin()
         return self._connection.connection.driver_connection
 
-    def _attempt(self, raw: Any, verb: Verb[Any], future: "asyncio.Future[Any]") -> "_Outcome":
+    def _attempt(self, raw: Any, verb: Verb[Any], future: "asyncio.Future[Any]") -> lane.Outcome:
         assert self._connection is not None
         tx = self._database._tx(self._connection, writes=True)
         raw.execute("SAVEPOINT verb")
@@ -336,11 +336,11 @@ class _GroupWriter:
         except Exception as error:
             raw.execute("ROLLBACK TO verb")
             cause = translated(error) if isinstance(error, DBAPIError) else error
-            return _Outcome(future, None, None, cause)
+            return lane.Outcome(future, None, None, cause)
         finally:
             raw.execute("RELEASE verb")
             self._database.statements_total += tx.statements
-        return _Outcome(future, result, tx, None)
+        return lane.Outcome(future, result, tx, None)
 
     def _commit(self) -> None:
         assert self._connection is not None
@@ -349,25 +349,16 @@ class _GroupWriter:
     def _finish(
         self,
         loop: asyncio.AbstractEventLoop,
-        outcomes: "list[_Outcome]",
+        outcomes: list[lane.Outcome],
         failure: BaseException | None,
     ) -> None:
         if failure is not None:
             self._abandon(outcomes, failure)
         else:
-            for outcome in outcomes:
-                if outcome.tx is not None:
-                    # Not left to the caller, who may have given up while it was done.
-                    self._database._publish(outcome.tx)
-                if outcome.future.done():
-                    continue
-                if outcome.failure is not None:
-                    outcome.future.set_exception(outcome.failure)
-                else:
-                    outcome.future.set_result(outcome.result)
+            lane.settle(outcomes, self._database._publish)
         self._next(loop)
 
-    def _abandon(self, outcomes: "list[_Outcome]", error: BaseException) -> None:
+    def _abandon(self, outcomes: list[lane.Outcome], error: BaseException) -> None:
         """The group's transaction failed: none of it happened, and each caller must know."""
         if self._connection is not None:
             with contextlib.suppress(DBAPIError):
@@ -390,13 +381,6 @@ class _GroupWriter:
 
 def _failure_of(done: "asyncio.Future[Any]") -> BaseException | None:
     return asyncio.CancelledError() if done.cancelled() else done.exception()
-
-
-class _Outcome(NamedTuple):
-    future: "asyncio.Future[Any]"
-    result: Any
-    tx: Tx | None  # None: it failed
-    failure: BaseException | None
 
 
 _MAIN = threading.main_thread()

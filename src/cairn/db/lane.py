@@ -10,7 +10,7 @@ falls silent while it has the lock is cut off by the database.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -168,13 +168,19 @@ class Lane:
             outcomes = [Outcome(future, None, None, cause) for _, future in group]
         else:
             outcomes = done.result()
-        for outcome in outcomes:
-            if outcome.tx is not None:
-                self._publish(outcome.tx)
-            if outcome.future.done():
-                continue
-            if outcome.failure is not None:
-                outcome.future.set_exception(outcome.failure)
-            else:
-                outcome.future.set_result(outcome.result)
+        settle(outcomes, self._publish)
         self._start(loop)
+
+
+def settle(outcomes: Iterable[Outcome], publish: Callable[[Any], None]) -> None:
+    """The group is committed: publish what each verb asked for, and tell each caller what came of it."""
+    for outcome in outcomes:
+        if outcome.tx is not None:
+            # Not left to the caller, who may have given up while it was done.
+            publish(outcome.tx)
+        if outcome.future.done():
+            continue
+        if outcome.failure is not None:
+            outcome.future.set_exception(outcome.failure)
+        else:
+            outcome.future.set_result(outcome.result)

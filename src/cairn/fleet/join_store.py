@@ -56,11 +56,6 @@ def token_with(tx: Tx, secret_digest: str) -> Token | None:
     return None if row is None else _token(row)
 
 
-def find_token(tx: Tx, token_id: str) -> Token | None:
-    row = tx.execute(select(*_TOKEN).where(tokens.c.id == token_id)).one_or_none()
-    return None if row is None else _token(row)
-
-
 def newest_tokens(tx: Tx, limit: int) -> list[Token]:
     query = select(*_TOKEN).order_by(tokens.c.made_at.desc(), tokens.c.id).limit(limit)
     return [_token(row) for row in tx.execute(query)]

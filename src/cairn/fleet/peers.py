@@ -18,6 +18,7 @@ from typing import Protocol
 from cairn.core import log
 from cairn.core.errors import CloudError, Invalid, NotFound, Unavailable
 from cairn.core.ids import NodeId, ServerId
+from cairn.core.tasks import first_to_end
 from cairn.db.engine import Database
 from cairn.fleet import control_store
 from cairn.fleet.ask import ANSWER_SECONDS_MAX
@@ -251,13 +252,7 @@ async def _receive(link: StreamLink, part: Path, size_bytes: int) -> str:
 
 async def _join(one: StreamLink, other: StreamLink) -> None:
     """Carry bytes both ways until either side ends."""
-    ways = [asyncio.create_task(_carry(one, other)), asyncio.create_task(_carry(other, one))]
-    try:
-        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for way in ways:
-            way.cancel()
-        await asyncio.gather(*ways, return_exceptions=True)
+    await first_to_end(("screen out", _carry(one, other)), ("screen in", _carry(other, one)))
 
 
 async def _carry(source: StreamLink, target: StreamLink) -> None:

@@ -169,11 +169,6 @@ class NodeStreams:
         stream = self._streams.get(node_id)
         return None if stream is None else asyncio.get_running_loop().time() - stream.heard_s
 
-    def close_node(self, node_id: NodeId) -> None:
-        """End the host's connection: it must prove itself anew."""
-        if (stream := self._streams.get(node_id)) is not None:
-            stream.link.close()
-
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one TLS connection, as `asyncio.start_server` hands it over."""
         link = StreamLink(reader, writer)

@@ -216,11 +216,6 @@ def digest_of_key(public: object) -> str:
     return hashlib.sha256(told).hexdigest()
 
 
-def key_digest_of(certificate: Path) -> str:
-    """`digest_of_key` of a certificate's key."""
-    return digest_of_key(x509.load_pem_x509_certificate(certificate.read_bytes()).public_key())
-
-
 def has_expired(certificate: Path) -> bool:
     """Whether nobody believes it any more."""
     held = x509.load_pem_x509_certificate(certificate.read_bytes())

@@ -442,11 +442,6 @@ def volumes_of(tx: Tx, node_id: NodeId) -> tuple[VolumeSpec, ...]:
     return tuple(_spec(v, snapshots.get(v.id, [])) for v in here)
 
 
-def images_of(tx: Tx, node_id: NodeId) -> list[ImageId]:
-    """Images that the host needs because volumes are still to be made from them."""
-    return store.images_wanted_on(tx, node_id)
-
-
 def counts_by_node(tx: Tx) -> dict[NodeId, int]:
     """How many volumes each host holds."""
     return store.counts_by_node(tx)

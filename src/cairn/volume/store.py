@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 
 from cairn.core.errors import Conflict, NotFound
-from cairn.core.ids import ImageId, NodeId, ProjectId, ServerId, SnapshotId, VolumeId
+from cairn.core.ids import NodeId, ProjectId, ServerId, SnapshotId, VolumeId
 from cairn.db.columns import Json, Time, id_column, metadata
 from cairn.db.engine import Tx
 from cairn.db.prepared import Prepared
@@ -259,18 +259,6 @@ def unplaced_volumes(tx: Tx, limit: int) -> list[Volume]:
         .order_by(volumes.c.created_at, volumes.c.id)
         .limit(limit),
     )
-
-
-def images_wanted_on(tx: Tx, node_id: NodeId) -> list[ImageId]:
-    """Images that volumes of a host are still to be made from."""
-    query = (
-        select(volumes.c.image_id)
-        .where(volumes.c.node_id == node_id, volumes.c.image_id.is_not(None))
-        .where(volumes.c.seen_size_gib == 0, volumes.c.state != VolumeState.DELETING)
-        .distinct()
-        .order_by(volumes.c.image_id)
-    )
-    return list(tx.execute(query).scalars())
 
 
 def counts_by_node(tx: Tx) -> dict[NodeId, int]:

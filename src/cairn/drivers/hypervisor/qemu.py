@@ -150,6 +150,16 @@ class QemuHypervisor:
         views = (guest.view() for guest in self._guests.values())
         return [view for view in views if view is not None]
 
+    def _known_or_new(self, spec: GuestSpec) -> Guest:
+        """The guest of this spec, which is one that can be. Raises Invalid."""
+        assert self._host is not None, "start comes first"
+        _require_possible(spec)
+        guest = self._guests.get(spec.id)
+        if guest is None:
+            guest = Guest(Home(self._options.guests_dir / spec.id), self._host)
+            self._guests[spec.id] = guest
+        return guest
+
     async def boot(
         self,
         spec: GuestSpec,
@@ -157,12 +167,7 @@ class QemuHypervisor:
         taps: tuple[Tap, ...],
         config_drive: bytes | None,
     ) -> None:
-        assert self._host is not None, "start comes first"
-        _require_possible(spec)
-        guest = self._guests.get(spec.id)
-        if guest is None:
-            guest = Guest(Home(self._options.guests_dir / spec.id), self._host)
-            self._guests[spec.id] = guest
+        guest = self._known_or_new(spec)
         async with self._boots, guest.lock:
             known = guest.record
             if known is not None:
@@ -190,13 +195,8 @@ class QemuHypervisor:
         taps: tuple[Tap, ...],
         config_drive: bytes | None,
     ) -> None:
-        assert self._host is not None, "start comes first"
         assert spec.incoming is not None
-        _require_possible(spec)
-        guest = self._guests.get(spec.id)
-        if guest is None:
-            guest = Guest(Home(self._options.guests_dir / spec.id), self._host)
-            self._guests[spec.id] = guest
+        guest = self._known_or_new(spec)
         async with self._boots, guest.lock:
             known = guest.record
             if known is not None and known.incarnation == spec.incarnation:

@@ -118,15 +118,21 @@ async def make_tap(name: str, mtu: int, alias: str) -> bool:
     return made
 
 
+async def _ensure_pair(outer: str, host: str) -> bool:
+    """Two links that are one cable. False: they were there."""
+    if exists(outer) and exists(host):
+        return False
+    await remove(outer)
+    await remove(host)
+    await run("ip", "link", "add", outer, "type", "veth", "peer", "name", host)
+    return True
+
+
 async def make_host_pair(
     outer: str, host: str, physical: PhysicalNetwork, mtu: int, alias: str
 ) -> bool:
     """The pair of links by which the host itself is a neighbour outside. False: it was there."""
-    made = not (exists(outer) and exists(host))
-    if made:
-        await remove(outer)
-        await remove(host)
-        await run("ip", "link", "add", outer, "type", "veth", "peer", "name", host)
+    made = await _ensure_pair(outer, host)
     commands = (
         f"link set dev {outer} mtu {mtu} alias {alias} addrgenmode none up",
         f"link set dev {host} mtu {mtu} alias {alias} up",
@@ -140,11 +146,7 @@ async def make_underlay_pair(
     outer: str, host: str, address: str, mac: str, mtu: int, alias: str
 ) -> bool:
     """The pair of links by which a userspace datapath's tunnels reach the host. False: it was there."""
-    made = not (exists(outer) and exists(host))
-    if made:
-        await remove(outer)
-        await remove(host)
-        await run("ip", "link", "add", outer, "type", "veth", "peer", "name", host)
+    made = await _ensure_pair(outer, host)
     commands = (
         f"link set dev {outer} mtu {mtu} alias {alias} addrgenmode none up",
         f"link set dev {host} address {mac} mtu {mtu} alias {alias} addrgenmode none up",

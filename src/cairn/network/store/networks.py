@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, case, delete, func, literal, or_, select
 
 from cairn.core.errors import NotFound
-from cairn.core.ids import NetworkId, ProjectId, SubnetId
+from cairn.core.ids import ProjectId, SubnetId
 from cairn.db.engine import Tx
 from cairn.network.records import Network, NetworkKind, Search, Subnet, SubnetPool
 from cairn.network.store.listing import Listing, boolean, find, integer, listing, matching_any, text
@@ -115,15 +115,6 @@ def network(tx: Tx, reach: ProjectId | None, network_id: str) -> Network:
     if not found:
         raise NotFound(f"NetworkNotFound: Network {network_id[:64]} could not be found.")
     return found[0]
-
-
-def networks_by_id(tx: Tx, ids: Iterable[str]) -> dict[NetworkId, Network]:
-    rows = [
-        row
-        for some in chunks(ids)
-        for row in tx.execute(select(networks).where(networks.c.id.in_(some)))
-    ]
-    return {n.id: n for n in _networks(tx, rows)}
 
 
 def networks_of_zone(tx: Tx, zone: str) -> list[Network]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import signal
 import socket
 import subprocess
@@ -188,7 +187,3 @@ def database_pids(pids: Sequence[int]) -> tuple[int, ...]:
     for mother in list(found):
         found.update(costs.children(mother))
     return tuple(sorted(found))
-
-
-def own_pid() -> int:
-    return os.getpid()
