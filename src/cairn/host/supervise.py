@@ -8,6 +8,7 @@ What it knows stands in `run/supervisor.json`; that it lives is proven by the lo
 process number, which the kernel may have given to somebody else.
 """
 
+import ctypes
 import fcntl
 import json
 import os
@@ -27,7 +28,11 @@ STOP_S_MAX = 20.0  # for a part to end by itself before it is killed
 LOG_BYTES_MAX = 32 << 20
 LOG_LOOK_S = 60.0
 LOCK_TRIES = 5
+PR_SET_PDEATHSIG = 1  # prctl(2)
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class AlreadyRunning(Exception):
@@ -46,11 +51,10 @@ class Part:
         self.last_end = ""
         self.pause_s = PAUSE_S_MIN
         self.due = 0.0  # on the monotonic clock
-        # `setpriv` gives way to the program, which then ends when this process does, however it does.
-        python = [sys.executable, "-m", "cairn", name, "--state", str(state)]
-        self.command = ["setpriv", "--pdeathsig", "TERM", "--", *python]
+        self.command = [sys.executable, "-m", "cairn", name, "--state", str(state)]
 
     def start(self) -> None:
+        supervisor = os.getpid()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command,
@@ -59,7 +63,7 @@ class Part:
                 stderr=log,
                 # A Ctrl-C at the terminal is for the supervisor, which ends its parts in order.
                 process_group=0,
-                preexec_fn=_hear_signals,  # noqa: PLW1509 - this process has no other thread
+                preexec_fn=lambda: _become_part_of(supervisor),  # noqa: PLW1509 - this process has no other thread
             )
         self.since = time.time()
 
@@ -155,9 +159,16 @@ def _take_lock(state: Path) -> TextIO:
     raise AlreadyRunning(f"Cairn already runs from {state}")
 
 
-def _hear_signals() -> None:
-    """What this process waits for must reach its children in the ordinary way."""
+def _become_part_of(supervisor: int) -> None:
+    """In the new process, before its program: hear signals again, and end when the supervisor does.
+
+    The kernel tells a process of its parent's death only from when it was asked to (prctl(2)), so a
+    parent that died before is looked for afterwards. `Popen` returns once the program was started, so
+    whoever reads a process number here reads one that will end with the supervisor, however that ends.
+    """
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    if _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM) != 0 or os.getppid() != supervisor:
+        os._exit(1)
 
 
 def _write_down(state: Path, began: float, parts: list[Part]) -> None:
