@@ -228,6 +228,7 @@ class Cloud:
             identity_api.Options(
                 issuer=self.issuer,
                 passwords=self.passwords,
+                sealer=self.sealer,
                 region=options.region,
                 entries=lambda: catalog.entries_of([identity, *apis]),
             )

@@ -37,7 +37,10 @@ class Cloud:
         self.admin = database.write_now(lambda tx: service.bootstrap(tx, ADMIN_HASH))
         identity = api.service(
             api.Options(
-                issuer=self.issuer, passwords=self.passwords, entries=lambda: entries_of([identity])
+                issuer=self.issuer,
+                passwords=self.passwords,
+                sealer=Sealer(SEALING_KEY),
+                entries=lambda: entries_of([identity]),
             )
         )
         self.service = identity

@@ -11,6 +11,7 @@ from cairn.core.ids import ProjectId, RoleId, UserId
 from cairn.db.columns import metadata
 from cairn.db.engine import Database, Tx, open_sqlite
 from cairn.identity import grants, people, places, service, signin, store
+from cairn.identity.methods.method import Named, Proof, ScopeWish
 from cairn.identity.records import (
     DEFAULT_DOMAIN,
     Actor,
@@ -22,7 +23,6 @@ from cairn.identity.records import (
     User,
 )
 from cairn.identity.revocation import Revocations
-from cairn.identity.signin import Candidate, Named, ScopeWish
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -55,10 +55,10 @@ def first_rows(tx: Tx) -> Assignment:
 
 
 def sign_in(tx: Tx) -> signin.Session | None:
-    ann = Candidate(user=store.USERS.get(tx, "ann"), password_hash="hash")
+    ann = Proof(user_id=UserId("ann"))
     wish = ScopeWish(project=Named(id="p"))
     try:
-        return signin.open_session(tx, ann, wish, methods=("password",), lifetime_s=3600)
+        return signin.open_session(tx, [ann], wish, methods=("password",), lifetime_s=3600)
     except Unauthenticated:
         return None
 

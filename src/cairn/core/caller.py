@@ -5,6 +5,25 @@ from msgspec import Struct
 from cairn.core.ids import DomainId, ProjectId, RequestId, UserId
 
 
+class AccessRule(Struct, frozen=True, array_like=True):
+    """One kind of request that a narrowed token may make (api-ref, Identity v3, access rules)."""
+
+    service: str  # its type in the catalog: "compute"
+    method: str  # "GET"
+    path: str  # below the service's root: "/v2.1/servers/{id}"; "*" is one part, "**" any number
+
+
+class Delegation(Struct, frozen=True, array_like=True):
+    """On whose behalf, and how far, somebody acts who did not sign in as themselves."""
+
+    kind: str  # "application_credential", "trust" or "oauth1"
+    id: str
+    owner_id: UserId  # who delegated: what voids their tokens voids this one
+    actor_id: str = ""  # who acts: a trust's trustee, a consumer of OAuth
+    may_delegate: bool = False  # whether it may make more of its kind
+    access_rules: tuple[AccessRule, ...] | None = None  # None: everything that the roles allow
+
+
 class Caller(Struct, frozen=True, kw_only=True):
     """One authenticated request's origin.
 
@@ -22,6 +41,7 @@ class Caller(Struct, frozen=True, kw_only=True):
     is_admin: bool = False
     request_id: RequestId = RequestId("")
     audit_id: str = ""
+    delegation: Delegation | None = None
 
     @property
     def reach(self) -> ProjectId | None:

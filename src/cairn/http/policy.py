@@ -135,6 +135,9 @@ def _never(who: Caller, target: Target) -> bool:
 def _comparison(kind: str, value: str) -> Check:
     """`kind` is a field of the caller or a quoted literal; `value` a literal or %(field of target)s."""
     field = value[2:-2] if value.startswith("%(") and value.endswith(")s") else None
+    if kind == "None" and field is not None:
+        # A field that is there and empty: a global role has no domain.
+        return lambda who, target: field in target and target[field] is None
 
     def compare(who: Caller, target: Target) -> bool:
         left = kind[1:-1] if kind.startswith("'") else credential(who, kind)
@@ -151,11 +154,11 @@ def credential(who: Caller, kind: str) -> str | None:
             return who.project_id
         case "user_id":
             return who.user_id
-        case "domain_id":
+        case "domain_id" | "token.domain.id":
             return who.scope_domain_id
-        case "user_domain_id":
+        case "user_domain_id" | "token.user.domain.id":
             return who.user_domain_id
-        case "project_domain_id":
+        case "project_domain_id" | "token.project.domain.id":
             return who.project_domain_id
         case "system_scope":
             return "all" if who.is_system else None

@@ -31,6 +31,7 @@ class Reply(Struct, frozen=True, kw_only=True):
     content_length: int | None = None
 
 
+Target = Callable[["Tx", "Call[Any]"], Mapping[str, str | None]]
 Do = Callable[["Tx", "Call[Any]"], Any]
 Run = Callable[["Database", "Call[Any]"], Awaitable[Any]]
 
@@ -42,6 +43,10 @@ class Route(Struct, frozen=True, kw_only=True):
     passwords or ask a host, and opens transactions itself. `rule` names a line of the service's policy;
     None is public. `body` is the Struct that the request must be (None: it has none; `object`: the
     handler decodes).
+
+    `target` tells what the rule is about where path and token do not: it reads that in the request's
+    own transaction, before `do`, under oslo.policy's names ("target.user.domain_id"). What is not there
+    it leaves out: then only those pass whose rule asks for nothing of it, and hear of the 404.
     """
 
     method: str
@@ -56,7 +61,13 @@ class Route(Struct, frozen=True, kw_only=True):
     body_bytes_max: int = 1 << 20
     streams: bool = False  # the body is not read: `call.stream` yields it
     reads: bool | None = None  # None: GET and HEAD read, the rest write
+    target: Target | None = None
     stale_ok: bool = False  # a replica of the database may answer, if it is current enough
+
+    @property
+    def changes(self) -> bool:
+        """Whether it may change something."""
+        return not (self.reads if self.reads is not None else self.method in ("GET", "HEAD"))
 
 
 class Service(Struct, frozen=True, kw_only=True):

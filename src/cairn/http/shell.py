@@ -19,8 +19,9 @@ import structlog
 from cairn.core import log
 from cairn.core.caller import Caller
 from cairn.core.errors import CloudError, Denied, Invalid, Unauthenticated
-from cairn.db.engine import Database
-from cairn.http import faults
+from cairn.db.engine import Database, Tx
+from cairn.http import access, faults
+from cairn.http.auditing import AuditedDatabase, Auditor, Deed
 from cairn.http.call import Call, Query
 from cairn.http.faults import HttpFault
 from cairn.http.policy import Policy
@@ -50,11 +51,13 @@ class Shell:
         authenticate: Authenticate,
         observe: Observe | None = None,
         overrides: Mapping[str, Mapping[str, str]] | None = None,
+        auditor: Auditor | None = None,
     ) -> None:
         self.services = tuple(services)
         self.database = database
         self.authenticate = authenticate
         self.observe = observe
+        self.auditor = auditor
         self.policies = {
             s.name: Policy({**s.policy, **(overrides or {}).get(s.name, {})}) for s in services
         }
@@ -176,10 +179,10 @@ class _Responder:
         if "\0" in req.path or "%00" in req.query_string:
             raise Invalid("The address must not contain a NUL character.")
         caller = self._caller(route, headers, request_id)
-        if caller is not None and route.rule is not None:
-            target = {**path, "project_id": caller.project_id}
-            if not self._policy.allows(route.rule, caller, target):
-                raise Denied(f"Policy does not allow this request: rule '{route.rule}'.")
+        if caller is not None:
+            access.require(caller, self._service, req.method, req.path)
+            if route.target is None:
+                self._require(route, caller, path, {})
         if "" in path.values():
             raise HttpFault(
                 404, "The resource could not be found: the address ends in an empty id."
@@ -188,7 +191,7 @@ class _Responder:
             caller=caller,
             path=path,
             query=_query(req),
-            body=None if route.streams else await self._body(req, route),
+            body=await self._body_of_allowed(req, route, caller, path),
             headers=headers,
             base_url=f"{req.forwarded_scheme}://{req.forwarded_host}",
             url_path=req.path,
@@ -199,6 +202,31 @@ class _Responder:
             peer=req.remote_addr,
         )
         return await self._handled(route, call)
+
+    def _require(
+        self,
+        route: Route,
+        caller: Caller,
+        path: Mapping[str, str],
+        target: Mapping[str, str | None],
+    ) -> None:
+        assert route.rule is not None, "whoever calls was asked for a token"
+        known = {**path, "project_id": caller.project_id, **target}
+        if not self._policy.allows(route.rule, caller, known):
+            raise Denied(f"Policy does not allow this request: rule '{route.rule}'.")
+
+    async def _body_of_allowed(
+        self, req: falcon.asgi.Request, route: Route, caller: Caller | None, path: Mapping[str, str]
+    ) -> Any:
+        """The body. What is wrong with it hears only who may make the request with some body or other."""
+        if route.streams:
+            return None
+        try:
+            return await self._body(req, route)
+        except (CloudError, HttpFault):
+            if caller is not None and route.target is not None:
+                self._require(route, caller, path, {})
+            raise
 
     def _caller(self, route: Route, headers: Mapping[str, str], request_id: str) -> Caller | None:
         if route.rule is None:
@@ -232,19 +260,43 @@ class _Responder:
             raise Invalid(f"Invalid input: {error}") from error
 
     async def _handled(self, route: Route, call: Call[Any]) -> Reply:
-        if route.run is not None:
-            result = await route.run(self._shell.database, call)
-        else:
-            do = route.do
-            assert do is not None
-            reads = route.reads if route.reads is not None else route.method in ("GET", "HEAD")
-            database = self._shell.database
-            async with asyncio.timeout(REQUEST_SECONDS_MAX):
-                if reads:
-                    result = await database.read(lambda tx: do(tx, call), stale_ok=route.stale_ok)
-                else:
-                    result = await database.write(lambda tx: do(tx, call))
+        """Run the handler. Whatever it changes is told to the auditor in the same transaction."""
+        deed = Deed(service=self._service, route=route, call=call)
+        auditor = self._shell.auditor if route.changes else None
+        try:
+            result = await self._run(route, call, deed, auditor)
+        except Exception as error:
+            if auditor is not None:
+                auditor.refused(deed, self._verdict(error)[0], error)
+            raise
         return result if isinstance(result, Reply) else Reply(body=result)
+
+    async def _run(self, route: Route, call: Call[Any], deed: Deed, auditor: Auditor | None) -> Any:
+        database = self._shell.database
+        if route.run is not None:
+            if route.target is not None:
+                await database.read(lambda tx: self._require_target(tx, route, call))
+            audited = database if auditor is None else AuditedDatabase.over(database, deed, auditor)
+            return await route.run(audited, call)
+        do = route.do
+        assert do is not None
+
+        def act(tx: Tx) -> Any:
+            if route.target is not None:
+                self._require_target(tx, route, call)
+            result = do(tx, call)
+            if auditor is not None:
+                auditor.done(tx, deed, result)
+            return result
+
+        async with asyncio.timeout(REQUEST_SECONDS_MAX):
+            if route.changes:
+                return await database.write(act)
+            return await database.read(act, stale_ok=route.stale_ok)
+
+    def _require_target(self, tx: Tx, route: Route, call: Call[Any]) -> None:
+        assert route.target is not None, "only routes with a target are asked for it"
+        self._require(route, call.who, call.path, route.target(tx, call))
 
     def _refuse(
         self, req: Any, resp: falcon.asgi.Response, error: Exception, request_id: str

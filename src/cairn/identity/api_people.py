@@ -2,15 +2,16 @@
 
 from typing import Any
 
-from cairn.core.errors import Denied, Invalid, Unauthenticated
+from cairn.core.errors import Denied, Invalid
 from cairn.core.ids import UserId
 from cairn.db.engine import Database, Tx
 from cairn.http.call import Call
 from cairn.http.routes import Route
 from cairn.identity import people, signin, store
 from cairn.identity.api_places import home_domain, show_projects
-from cairn.identity.api_tokens import prove
 from cairn.identity.listing import filters, link, listed, listing, page
+from cairn.identity.methods.method import Named
+from cairn.identity.methods.password import prove_hash
 from cairn.identity.passwords import Passwords, require_usable
 from cairn.identity.records import Group, GroupId, User
 from cairn.identity.shapes import (
@@ -22,7 +23,6 @@ from cairn.identity.shapes import (
     read,
     require_name,
 )
-from cairn.identity.signin import Named
 
 
 class PeopleRoutes:
@@ -95,13 +95,14 @@ class PeopleRoutes:
         wish = call.body.user
         require_usable(wish.password)
         found = await database.read(lambda tx: signin.candidate(tx, Named(id=call.path["user_id"])))
-        proven = await prove(database, self._passwords, found, wish.original_password)
+        proof = await prove_hash(database, self._passwords, found, wish.original_password)
         new_hash = await self._passwords.hash(wish.password)
 
         def change(tx: Tx) -> None:
             user = people.user(tx, call.path["user_id"])
-            if not user.enabled or store.password_hash(tx, user.id) != proven.password_hash:
-                raise Unauthenticated("The request you have made requires authentication.")
+            proof.recheck(tx, user)
+            if not user.enabled:
+                raise signin.refused(f"user {user.id} is disabled")
             if user.options.get("lock_password"):
                 raise Denied("The user's option 'lock_password' is set.")
             people.update_user(tx, user.id, {}, new_hash)

@@ -1,5 +1,6 @@
 """Signing in and what a token is good for: /v3/auth/..."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec import UNSET
@@ -12,23 +13,22 @@ from cairn.identity import revocation, signin, store
 from cairn.identity.api_catalog import CatalogRoutes
 from cairn.identity.api_places import show_domain, show_projects
 from cairn.identity.listing import listed, listing, page
-from cairn.identity.passwords import Passwords
+from cairn.identity.methods.method import Method, Named, ScopeWish
+from cairn.identity.methods.password import domain_name
 from cairn.identity.records import SYSTEM
-from cairn.identity.shapes import Auth, AuthBody, DomainRef, ProjectRef, ScopeRef
-from cairn.identity.signin import Candidate, DomainName, Named, ScopeWish, Session
+from cairn.identity.shapes import AuthBody, ProjectRef, ScopeRef
+from cairn.identity.signin import Session
 from cairn.identity.tokens import Payload, TokenIssuer
-
-_REFUSAL = "The request you have made requires authentication."
 
 
 class TokenRoutes:
     """Those that issue, show and end tokens are `run`: the issuer belongs to the event loop's thread."""
 
     def __init__(
-        self, issuer: TokenIssuer, passwords: Passwords, catalog_routes: CatalogRoutes
+        self, issuer: TokenIssuer, methods: Sequence[Method], catalog_routes: CatalogRoutes
     ) -> None:
         self._issuer = issuer
-        self._passwords = passwords
+        self._methods = {method.name: method for method in methods}
         self._catalog = catalog_routes
 
     def routes(self) -> tuple[Route, ...]:
@@ -46,43 +46,23 @@ class TokenRoutes:
 
     async def _sign_in(self, database: Database, call: Call[AuthBody]) -> Reply:
         auth = call.body.auth
-        wish = _scope_wish(auth.scope)
-        methods = tuple(dict.fromkeys(auth.identity.methods))
-        for method in methods:
-            if method not in ("password", "token"):
+        wish = scope_wish(auth.scope)
+        names = tuple(dict.fromkeys(auth.identity.methods))
+        for name in names:
+            if name not in self._methods:
                 raise Unauthenticated("Attempted to authenticate with an unsupported method.")
-        proven, parent = Candidate(), None
-        if "token" in methods:
-            parent = self._parent(auth)
-            proven = await database.read(
-                lambda tx: Candidate(user=store.USERS.get(tx, parent.user_id))
-            )
-        if "password" in methods:
-            proven = await self._proven_by_password(database, auth)
-        if proven.user is None or (parent and parent.user_id != proven.user.id):
-            raise Unauthenticated(_REFUSAL, because="the methods name different users")
+        proofs = [await self._methods[name].prove(database, call) for name in names]
         session = await database.read(
             lambda tx: signin.open_session(
-                tx, proven, wish, methods=methods, lifetime_s=self._issuer.lifetime_s, parent=parent
+                tx, proofs, wish, methods=names, lifetime_s=self._issuer.lifetime_s
             )
         )
-        if parent is not None:
-            self._parent(auth)  # Not revoked while we read: the new token would outlive its parent.
+        for proof in proofs:
+            if proof.parent is not None:
+                # Not revoked while we read: the new token would outlive its parent.
+                self._issuer.require_alive(proof.parent)
         token = self._issuer.issue(session.payload)
         return self._described(call, session, token, status=201)
-
-    def _parent(self, auth: Auth) -> Payload:
-        if auth.identity.token is None:
-            raise Invalid("Expecting to find token in identity.")
-        return self._issuer.payload(auth.identity.token.id)
-
-    async def _proven_by_password(self, database: Database, auth: Auth) -> Candidate:
-        if auth.identity.password is None:
-            raise Invalid("Expecting to find password in identity.")
-        user = auth.identity.password.user
-        named = Named(id=user.id, name=user.name, domain=_domain_name(user.domain))
-        found = await database.read(lambda tx: signin.candidate(tx, named))
-        return await prove(database, self._passwords, found, user.password)
 
     async def _show(self, database: Database, call: Call[None]) -> Reply:
         token, payload = self._subject(call)
@@ -114,21 +94,6 @@ class TokenRoutes:
             body["catalog"] = self._catalog.shown(call)
         headers = {"X-Subject-Token": token, "Vary": "X-Auth-Token"}
         return Reply(body={"token": body}, status=status, headers=headers)
-
-
-async def prove(
-    database: Database, passwords: Passwords, found: Candidate, password: str
-) -> Candidate:
-    """The candidate, if the password is right; a hash of an older kind is replaced on the way."""
-    verdict = await passwords.verify(found.password_hash, password)
-    user, old = found.user, found.password_hash
-    if not verdict.is_right or user is None or old is None:
-        raise Unauthenticated(_REFUSAL, because="unknown user or wrong password")
-    better = verdict.better_hash
-    if better is None:
-        return found
-    await database.write(lambda tx: store.replace_password_hash(tx, user.id, old=old, new=better))
-    return Candidate(user=user, password_hash=better)
 
 
 def show_session(session: Session) -> dict[str, Any]:
@@ -176,7 +141,7 @@ def my_system(tx: Tx, call: Call[None]) -> dict[str, Any]:
     return listed(call, "system", [{"all": True}] if has_any else [])
 
 
-def _scope_wish(scope: ScopeRef | str | None) -> ScopeWish | None:
+def scope_wish(scope: ScopeRef | str | None) -> ScopeWish | None:
     """None asks for the default project; an empty wish for no scope."""
     if scope is None:
         return None
@@ -190,7 +155,7 @@ def _scope_wish(scope: ScopeRef | str | None) -> ScopeWish | None:
         raise Invalid("Field 'scope.system.all' must be true.")
     return ScopeWish(
         project=_project_name(scope.project),
-        domain=_domain_name(scope.domain),
+        domain=domain_name(scope.domain),
         is_system=scope.system is not None,
     )
 
@@ -198,8 +163,4 @@ def _scope_wish(scope: ScopeRef | str | None) -> ScopeWish | None:
 def _project_name(ref: ProjectRef | None) -> Named | None:
     if ref is None:
         return None
-    return Named(id=ref.id, name=ref.name, domain=_domain_name(ref.domain))
-
-
-def _domain_name(ref: DomainRef | None) -> DomainName | None:
-    return None if ref is None else DomainName(id=ref.id, name=ref.name)
+    return Named(id=ref.id, name=ref.name, domain=domain_name(ref.domain))

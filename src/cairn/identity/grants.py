@@ -1,6 +1,6 @@
 """Roles: which there are, which imply which, and who has which where."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -118,9 +118,14 @@ def closure(role_ids: Iterable[str], implied: Mapping[str, list[str]]) -> set[st
     return found
 
 
-def held(tx: Tx, user_id: UserId, scope: Scope) -> list[Held]:
-    """The user's roles in a scope, by name: assigned to the user or a group, and what these imply."""
+def held(tx: Tx, user_id: UserId, scope: Scope, *, group_ids: Collection[str] = ()) -> list[Held]:
+    """The user's roles in a scope, by name: assigned to the user or a group, and what these imply.
+
+    `group_ids`: groups that the user is in besides, because an identity provider said so.
+    """
     own = store.assignments_of_user(tx, user_id, scope=scope, limit=ASSIGNMENTS_MAX)
+    if group_ids:
+        own += store.assignments_of_groups(tx, group_ids, scope=scope, limit=ASSIGNMENTS_MAX)
     if not own:
         return []
     ids = closure({a.role_id for a in own}, implied_by(store.all_implications(tx)))

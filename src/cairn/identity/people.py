@@ -10,7 +10,7 @@ import msgspec
 from cairn.core.errors import Conflict, Invalid, NotFound
 from cairn.core.ids import UserId
 from cairn.db.engine import Tx
-from cairn.identity import grants, places, revocation, store
+from cairn.identity import forget, grants, places, revocation, store
 from cairn.identity.records import Actor, ActorKind, Group, GroupId, User
 
 GRANTS_MAX = 10_000
@@ -55,9 +55,7 @@ def update_user(
 def delete_user(tx: Tx, user_id: str) -> None:
     old = user(tx, user_id)
     revocation.revoke(tx, revocation.of_user(old.id))
-    store.forget_actor(tx, Actor(kind=ActorKind.USER, id=old.id))
-    store.forget_memberships(tx, old.id)
-    store.USERS.remove(tx, old.id)
+    forget.user(tx, old.id)
     grants.require_an_admin(tx)
 
 
@@ -89,9 +87,7 @@ def delete_group(tx: Tx, group_id: str) -> None:
     actor = Actor(kind=ActorKind.GROUP, id=old.id)
     for grant in store.assignments_where(tx, actor=actor, limit=GRANTS_MAX):
         grants.revoke_holders(tx, grant)
-    store.forget_actor(tx, actor)
-    store.forget_group_members(tx, old.id)
-    store.GROUPS.remove(tx, old.id)
+    forget.group(tx, old.id)
     grants.require_an_admin(tx)
 
 

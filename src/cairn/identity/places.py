@@ -8,11 +8,10 @@ import msgspec
 from cairn.core.errors import Conflict, Denied, Invalid, NotFound
 from cairn.core.ids import DomainId, ProjectId
 from cairn.db.engine import Tx
-from cairn.identity import grants, quotas, revocation, store
-from cairn.identity.records import Actor, ActorKind, Domain, Project, Scope, ScopeKind
+from cairn.identity import forget, grants, revocation, store
+from cairn.identity.records import Domain, Project
 
 TAGS_MAX = 80
-PARTS_MAX = 10_000  # projects, users or groups that go with their domain in one transaction
 
 
 def domain(tx: Tx, domain_id: str) -> Domain:
@@ -47,21 +46,7 @@ def delete_domain(tx: Tx, domain_id: str) -> None:
     if old.enabled:
         raise Denied("Cannot delete a domain that is enabled, please disable it first.")
     revocation.revoke(tx, revocation.of_domain(old.id))
-    for project in store.PROJECTS.page(tx, [store.projects.c.domain_id == old.id], limit=PARTS_MAX):
-        _forget_project(tx, project.id)
-    for user in store.USERS.page(tx, [store.users.c.domain_id == old.id], limit=PARTS_MAX):
-        store.forget_actor(tx, Actor(kind=ActorKind.USER, id=user.id))
-        store.forget_memberships(tx, user.id)
-        store.USERS.remove(tx, user.id)
-    for group in store.GROUPS.page(tx, [store.groups.c.domain_id == old.id], limit=PARTS_MAX):
-        store.forget_actor(tx, Actor(kind=ActorKind.GROUP, id=group.id))
-        store.forget_group_members(tx, group.id)
-        store.GROUPS.remove(tx, group.id)
-    for role in store.ROLES.page(tx, [store.roles.c.domain_id == old.id], limit=PARTS_MAX):
-        store.forget_role(tx, role.id)
-        store.ROLES.remove(tx, role.id)
-    store.forget_scope(tx, Scope(kind=ScopeKind.DOMAIN, id=old.id))
-    store.DOMAINS.remove(tx, old.id)
+    forget.domain(tx, old.id)
     grants.require_an_admin(tx)
 
 
@@ -114,7 +99,7 @@ def delete_project(tx: Tx, project_id: str) -> None:
     if store.PROJECTS.find(tx, store.projects.c.parent_id == old.id) is not None:
         raise Denied(f"Cannot delete the project {old.id} since it is not a leaf in the hierarchy.")
     revocation.revoke(tx, revocation.of_project(old.id))
-    _forget_project(tx, old.id)
+    forget.project(tx, old.id)
     grants.require_an_admin(tx)
 
 
@@ -124,14 +109,6 @@ def set_tags(tx: Tx, project_id: ProjectId, tags: Collection[str]) -> list[str]:
         raise Invalid(f"Field 'tags' may have at most {TAGS_MAX} entries.")
     store.replace_tags(tx, project_id, kept)
     return kept
-
-
-def _forget_project(tx: Tx, project_id: ProjectId) -> None:
-    store.forget_scope(tx, Scope(kind=ScopeKind.PROJECT, id=project_id))
-    store.forget_default_project(tx, project_id)
-    store.replace_tags(tx, project_id, ())
-    quotas.reset_limits(tx, project_id)
-    store.PROJECTS.remove(tx, project_id)
 
 
 def _require_free_domain_name(tx: Tx, name: str) -> None:

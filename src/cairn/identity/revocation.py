@@ -45,6 +45,21 @@ def of_grant(user_id: UserId, scope: Scope) -> str:
     return f"grant:{user_id}:{scope.kind}:{scope.id}"
 
 
+def of_delegation(kind: str, id_: str) -> str:
+    """Of an application credential, a trust, an OAuth access token."""
+    return f"{kind}:{id_}"
+
+
+def of_provider(provider_id: str) -> str:
+    """Of an identity provider: all that it vouched for."""
+    return f"provider:{provider_id}"
+
+
+def of_group(group_id: str) -> str:
+    """Of tokens whose groups came from an identity provider; members of groups here are revoked as users."""
+    return f"group:{group_id}"
+
+
 def of_role(name: str) -> str:
     return f"role:{name}"
 

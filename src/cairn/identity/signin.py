@@ -5,6 +5,7 @@ transaction is open meanwhile; the second read makes sure that nothing of the fi
 is wrong about user, password or scope gets the same answer, and the operator's log the reason.
 """
 
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 
 from msgspec import Struct
@@ -13,33 +14,11 @@ from cairn.core.errors import Invalid, NotFound, Unauthenticated
 from cairn.db.engine import Tx
 from cairn.identity import grants, store
 from cairn.identity.grants import Held
+from cairn.identity.methods.method import DomainName, Named, Proof, ScopeWish
 from cairn.identity.records import SYSTEM, Domain, Project, Scope, ScopeKind, User
 from cairn.identity.tokens import Payload, microseconds, new_audit_id
 
 _REFUSAL = "The request you have made requires authentication."
-
-
-class DomainName(Struct, frozen=True, kw_only=True):
-    """A domain as clients name it: by id or by name."""
-
-    id: str | None = None
-    name: str | None = None
-
-
-class Named(Struct, frozen=True, kw_only=True):
-    """A user or project as clients name it: by id, or by name and domain."""
-
-    id: str | None = None
-    name: str | None = None
-    domain: DomainName | None = None
-
-
-class ScopeWish(Struct, frozen=True, kw_only=True):
-    """At most one of these; none at all asks for an unscoped token."""
-
-    project: Named | None = None
-    domain: DomainName | None = None
-    is_system: bool = False
 
 
 class Candidate(Struct, frozen=True, kw_only=True):
@@ -69,25 +48,29 @@ def candidate(tx: Tx, named: Named) -> Candidate:
 
 def open_session(
     tx: Tx,
-    proven: Candidate,
+    proofs: Sequence[Proof],
     wish: ScopeWish | None,
     *,
     methods: tuple[str, ...],
     lifetime_s: int,
-    parent: Payload | None = None,
 ) -> Session:
     """What a token for a proven user says. No wish means the user's default project.
 
-    A session made from a token keeps that one's end and names it in its audit ids. Raises Unauthenticated.
+    Every proof narrows the session: its scope, its roles, its end. Raises Unauthenticated.
     """
-    assert proven.user is not None, "somebody must have proved who they are"
-    user = store.USERS.get(tx, proven.user.id)
-    if user is None or not user.enabled:
-        raise _refused(f"user {proven.user.id} is gone or disabled")
-    if "password" in methods and store.password_hash(tx, user.id) != proven.password_hash:
-        raise _refused(f"user {user.id} changed the password during the sign-in")
+    user = _proven_user(tx, proofs)
     user_domain = _enabled_domain(tx, user.domain_id)
-    place = _place(tx, user, wish)
+    places = [proof.place for proof in proofs if proof.place is not None]
+    if places and wish not in (None, places[0]):
+        raise refused("the scope is not the one that was delegated")
+    delegation = next((p.delegation for p in proofs if p.delegation), None)
+    federation = next((p.federation for p in proofs if p.federation), None)
+    parent = next((p.parent for p in proofs if p.parent), None)
+    group_ids = federation.group_ids if federation else ()
+    place = _place(tx, user, places[0] if places else wish, group_ids)
+    roles = _narrowed(proofs, place.roles)
+    if place.roles and not roles:
+        raise refused("no role is left of those that were delegated")
     now = microseconds(tx.now)
     end = now + timedelta(seconds=lifetime_s) // timedelta(microseconds=1)
     project, domain = place.project, place.domain
@@ -99,17 +82,39 @@ def open_session(
         project_domain_id=domain.id if project and domain else None,
         scope_domain_id=domain.id if domain and not project else None,
         is_system=place.is_system,
-        roles=tuple(r.name for r in place.roles),
+        roles=tuple(r.name for r in roles),
         methods=tuple(sorted({*methods, *(parent.methods if parent else ())})),
         audit_ids=(own_audit_id, parent.audit_ids[-1]) if parent else (own_audit_id,),
         issued_us=now,
-        expires_us=min(end, parent.expires_us) if parent else end,
+        expires_us=min([end, *(p.ends_us for p in proofs if p.ends_us is not None)]),
         revocations_seen=store.revocations_made(tx),
+        delegation=delegation,
+        federation=federation,
     )
     return Session(
-        payload=payload, user=user, user_domain=user_domain, roles=place.roles,
+        payload=payload, user=user, user_domain=user_domain, roles=roles,
         project=project, domain=domain,
     )  # fmt: skip
+
+
+def _proven_user(tx: Tx, proofs: Sequence[Proof]) -> User:
+    """The one user whom all proofs name, who is still there, and of whom they still hold."""
+    user_ids = {proof.user_id for proof in proofs}
+    if len(user_ids) != 1:
+        raise refused("the methods name different users")
+    user = store.USERS.get(tx, user_ids.pop())
+    if user is None or not user.enabled:
+        raise refused(f"user {proofs[0].user_id} is gone or disabled")
+    for proof in proofs:
+        proof.recheck(tx, user)
+    return user
+
+
+def _narrowed(proofs: Sequence[Proof], roles: tuple[Held, ...]) -> tuple[Held, ...]:
+    for proof in proofs:
+        if proof.role_ids is not None:
+            roles = tuple(role for role in roles if role.id in proof.role_ids)
+    return roles
 
 
 def session_of(tx: Tx, payload: Payload) -> Session:
@@ -144,55 +149,56 @@ class _Place(Struct, frozen=True, kw_only=True):
     is_system: bool = False
 
 
-def _place(tx: Tx, user: User, wish: ScopeWish | None) -> _Place:
+def _place(tx: Tx, user: User, wish: ScopeWish | None, group_ids: Collection[str]) -> _Place:
     if wish is None:
-        return _default_place(tx, user)
+        return _default_place(tx, user, group_ids)
     if wish.project is not None:
         project = _project(tx, wish.project)
         if project is None:
-            raise _refused("the project is not there")
-        return _project_place(tx, user, project)
+            raise refused("the project is not there")
+        return _project_place(tx, user, project, group_ids)
     if wish.domain is not None:
         domain = _domain(tx, wish.domain)
         if domain is None or not domain.enabled:
-            raise _refused("the domain is not there or disabled")
+            raise refused("the domain is not there or disabled")
         scope = Scope(kind=ScopeKind.DOMAIN, id=domain.id)
-        return _Place(roles=_roles(tx, user, scope), domain=domain)
+        return _Place(roles=_roles(tx, user, scope, group_ids), domain=domain)
     if wish.is_system:
-        return _Place(roles=_roles(tx, user, SYSTEM), is_system=True)
+        return _Place(roles=_roles(tx, user, SYSTEM, group_ids), is_system=True)
     return _Place()
 
 
-def _default_place(tx: Tx, user: User) -> _Place:
+def _default_place(tx: Tx, user: User, group_ids: Collection[str]) -> _Place:
     """The user's default project if it can be had, else none: a stale default must not lock anybody out."""
     project = store.PROJECTS.get(tx, user.default_project_id) if user.default_project_id else None
     if project is None:
         return _Place()
     try:
-        return _project_place(tx, user, project)
+        return _project_place(tx, user, project, group_ids)
     except Unauthenticated:
         return _Place()
 
 
-def _project_place(tx: Tx, user: User, project: Project) -> _Place:
+def _project_place(tx: Tx, user: User, project: Project, group_ids: Collection[str]) -> _Place:
     if not project.enabled:
-        raise _refused(f"project {project.id} is disabled")
+        raise refused(f"project {project.id} is disabled")
     domain = _enabled_domain(tx, project.domain_id)
-    roles = _roles(tx, user, Scope(kind=ScopeKind.PROJECT, id=project.id))
+    scope = Scope(kind=ScopeKind.PROJECT, id=project.id)
+    roles = _roles(tx, user, scope, group_ids)
     return _Place(roles=roles, project=project, domain=domain)
 
 
-def _roles(tx: Tx, user: User, scope: Scope) -> tuple[Held, ...]:
-    roles = grants.held(tx, user.id, scope)
+def _roles(tx: Tx, user: User, scope: Scope, group_ids: Collection[str]) -> tuple[Held, ...]:
+    roles = grants.held(tx, user.id, scope, group_ids=group_ids)
     if not roles:
-        raise _refused(f"user {user.id} has no role on {scope.kind} {scope.id}")
+        raise refused(f"user {user.id} has no role on {scope.kind} {scope.id}")
     return tuple(roles)
 
 
 def _enabled_domain(tx: Tx, domain_id: str) -> Domain:
     domain = store.DOMAINS.get(tx, domain_id)
     if domain is None or not domain.enabled:
-        raise _refused(f"domain {domain_id} is gone or disabled")
+        raise refused(f"domain {domain_id} is gone or disabled")
     return domain
 
 
@@ -232,5 +238,6 @@ def _domain(tx: Tx, named: DomainName) -> Domain | None:
     return store.DOMAINS.find(tx, store.domains.c.name == named.name)
 
 
-def _refused(because: str) -> Unauthenticated:
+def refused(because: str) -> Unauthenticated:
+    """The one answer to whatever is wrong; the reason is for the operator's log."""
     return Unauthenticated(_REFUSAL, because=because)

@@ -410,6 +410,15 @@ def assignments_of_user(
     )
 
 
+def assignments_of_groups(
+    tx: Tx, group_ids: Collection[str], *, scope: Scope, limit: int
+) -> list[Assignment]:
+    is_one = and_(
+        assignments.c.actor_kind == ActorKind.GROUP, assignments.c.actor_id.in_(set(group_ids))
+    )
+    return _assignments(tx, [is_one, _is_scope(scope)], limit=limit)
+
+
 def is_assigned(tx: Tx, wanted: Assignment) -> bool:
     return bool(
         assignments_where(

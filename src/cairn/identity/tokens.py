@@ -15,7 +15,7 @@ from functools import cached_property
 import msgspec
 from msgspec import Struct
 
-from cairn.core.caller import Caller
+from cairn.core.caller import Caller, Delegation
 from cairn.core.clock import Clock
 from cairn.core.errors import Unauthenticated
 from cairn.core.ids import DomainId, ProjectId, UserId
@@ -24,15 +24,23 @@ from cairn.identity.keys import KeyRepository
 from cairn.identity.records import ADMIN_ROLE, SYSTEM, Scope, ScopeKind
 from cairn.identity.revocation import Revocations
 
-TOKEN_CHARACTERS_MAX = 4096  # longer ones are not ours and are not worth decrypting
+TOKEN_CHARACTERS_MAX = 8192  # longer ones are not ours and are not worth decrypting
 REMEMBERED_MAX = 8192  # tokens; about 1.5 KiB each
 _FORM = 1  # of the payload; raised when its fields change
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _REFUSAL = "The request you have made requires authentication."
 
 
+class Federation(Struct, frozen=True, array_like=True):
+    """That somebody else's provider vouched for a user, and which groups follow from what it said."""
+
+    provider_id: str
+    protocol_id: str
+    group_ids: tuple[str, ...] = ()
+
+
 class Payload(Struct, frozen=True, kw_only=True, array_like=True, dict=True):
-    """A token's content. Field order is the wire format."""
+    """A token's content. Field order is the wire format; fields at the end may be missing."""
 
     form: int = _FORM
     user_id: UserId
@@ -47,6 +55,8 @@ class Payload(Struct, frozen=True, kw_only=True, array_like=True, dict=True):
     issued_us: int  # since the epoch, UTC
     expires_us: int
     revocations_seen: int
+    delegation: Delegation | None = None
+    federation: Federation | None = None
 
     @property
     def issued_at(self) -> datetime:
@@ -78,6 +88,14 @@ class Payload(Struct, frozen=True, kw_only=True, array_like=True, dict=True):
         if self.scope is not None:
             found.append(revocation.of_scope(self.scope))
             found.append(revocation.of_grant(self.user_id, self.scope))
+        if (lent := self.delegation) is not None:
+            found.append(revocation.of_delegation(lent.kind, lent.id))
+            found.append(revocation.of_user(lent.owner_id))
+            if self.scope is not None:
+                found.append(revocation.of_grant(lent.owner_id, self.scope))
+        if self.federation is not None:
+            found.append(revocation.of_provider(self.federation.provider_id))
+            found += (revocation.of_group(group_id) for group_id in self.federation.group_ids)
         return tuple(found)
 
     def caller(self) -> Caller:
@@ -91,6 +109,7 @@ class Payload(Struct, frozen=True, kw_only=True, array_like=True, dict=True):
             roles=frozenset(self.roles),
             is_admin=ADMIN_ROLE in self.roles,
             audit_id=self.audit_ids[0],
+            delegation=self.delegation,
         )
 
 
@@ -145,7 +164,7 @@ class TokenIssuer:
         if known is None:
             payload = self._read(token)
             known = (payload, payload.caller())
-        self._require_alive(known[0])
+        self.require_alive(known[0])
         self._remembered[key] = known
         self._remembered.move_to_end(key)
         if len(self._remembered) > REMEMBERED_MAX:
@@ -164,7 +183,8 @@ class TokenIssuer:
             raise Unauthenticated(_REFUSAL, because="a token of another version")
         return payload
 
-    def _require_alive(self, payload: Payload) -> None:
+    def require_alive(self, payload: Payload) -> None:
+        """Unauthenticated when the token has expired or was revoked."""
         if payload.expires_us <= microseconds(self._clock.now()):
             raise Unauthenticated(_REFUSAL, because="the token has expired")
         if self._revocations.voids(payload.subjects, issued_at_number=payload.revocations_seen):
