@@ -2,15 +2,31 @@
 
     "role:reader and project_id:%(project_id)s or rule:admin"
 
-Source: oslo.policy documentation, "Policy rule expressions". Known checks: role, rule, is_admin,
-project_id, user_id, domain_id, system_scope, a literal compared with a target field, `@` and `!`.
-A wrong rule is refused when the table is compiled, with its name.
+The language is in expressions.py; here a rule's tree becomes a function of caller and target. Two
+differences to oslo.policy, both on the safe side: a wrong rule is refused when the table is compiled,
+and a field that the caller does not have (a project, under a token for the system) equals nothing,
+not even a target's field that is empty.
 """
 
-import re
 from collections.abc import Callable, Mapping
 
 from cairn.core.caller import Caller
+from cairn.http import expressions
+from cairn.http.expressions import (
+    Always,
+    And,
+    BadRule,
+    Compared,
+    Expression,
+    Named,
+    Never,
+    Not,
+    Or,
+    Role,
+    Template,
+)
+
+__all__ = ["CREDENTIALS", "SHARED", "BadRule", "Check", "Policy", "Target"]
 
 Target = Mapping[str, str | None]
 Check = Callable[[Caller, Target], bool]
@@ -26,102 +42,93 @@ SHARED = {
 }
 """Rules that every service's table may name."""
 
-_WORD = re.compile(r"\s*(\(|\)|'[^']*':%\([^)]+\)s|[^\s()]+:%\([^)]+\)s|[^\s()]+)")
-
-
-class BadRule(Exception):
-    """A rule that cannot be compiled; the text names rule and reason."""
+CREDENTIALS: Mapping[str, Callable[[Caller], str | None]] = {
+    "user_id": lambda who: who.user_id,
+    "user": lambda who: who.user_id,
+    "project_id": lambda who: who.project_id,
+    "tenant_id": lambda who: who.project_id,
+    "tenant": lambda who: who.project_id,
+    "domain_id": lambda who: who.scope_domain_id,
+    "user_domain_id": lambda who: who.user_domain_id,
+    "project_domain_id": lambda who: who.project_domain_id,
+    "token.user.id": lambda who: who.user_id,
+    "token.user.domain.id": lambda who: who.user_domain_id,
+    "token.project.id": lambda who: who.project_id,
+    "token.project.domain.id": lambda who: who.project_domain_id,
+    "token.domain.id": lambda who: who.scope_domain_id,
+    "system_scope": lambda who: "all" if who.is_system else None,
+    "is_admin": lambda who: str(who.is_admin),
+    "is_admin_project": lambda who: (
+        "True"
+    ),  # No project is marked: each may be the administrator's.
+}
+"""Fields of the caller under oslo.policy's names for them; besides, `roles`."""
 
 
 class Policy:
-    """A compiled table."""
+    """A compiled table. `replace` exchanges it whole: callers keep the object."""
 
-    def __init__(self, rules: Mapping[str, str]) -> None:
-        self.rules = {**SHARED, **rules}
-        self._checks: dict[str, Check] = {}
-        for name in self.rules:
-            self._named(name, ())
+    def __init__(self, rules: Mapping[str, str | Expression]) -> None:
+        self.rules: Mapping[str, str | Expression] = {}
+        self._checks: Mapping[str, Check] = {}
+        self.replace(rules)
+
+    def replace(self, rules: Mapping[str, str | Expression]) -> None:
+        """Another table from now on. Raises BadRule and changes nothing."""
+        whole = {**SHARED, **rules}
+        checks = _Compiler(whole).all()
+        self.rules, self._checks = whole, checks
 
     def allows(self, rule: str, who: Caller, target: Target) -> bool:
         return self._checks[rule](who, target)
+
+
+class _Compiler:
+    def __init__(self, rules: Mapping[str, str | Expression]) -> None:
+        self._rules = rules
+        self._checks: dict[str, Check] = {}
+
+    def all(self) -> Mapping[str, Check]:
+        for name in self._rules:
+            self._named(name, ())
+        return self._checks
 
     def _named(self, name: str, above: tuple[str, ...]) -> Check:
         if name in self._checks:
             return self._checks[name]
         if name in above:
             raise BadRule(f"rule '{name}' refers to itself: {' -> '.join((*above, name))}")
-        if name not in self.rules:
+        if name not in self._rules:
             raise BadRule(f"rule '{above[-1] if above else ''}' names the unknown rule '{name}'")
-        self._checks[name] = _Compiler(self.rules[name], name, self, (*above, name)).compile()
+        text = self._rules[name]
+        try:
+            tree = expressions.parse(text) if isinstance(text, str) else text
+            self._checks[name] = self._check(tree, (*above, name))
+        except BadRule as error:
+            if str(error).startswith("rule '"):
+                raise
+            raise BadRule(f"rule '{name}': {error}") from error
         return self._checks[name]
 
-
-class _Compiler:
-    """Recursive descent over: expression = term {"or" term}; term = factor {"and" factor}."""
-
-    def __init__(self, text: str, name: str, policy: Policy, above: tuple[str, ...]) -> None:
-        self._words = _WORD.findall(text)
-        self._name, self._policy, self._above = name, policy, above
-        self._at = 0
-
-    def compile(self) -> Check:
-        if not self._words:
-            return _always  # oslo.policy: an empty rule allows.
-        check = self._expression()
-        if self._at != len(self._words):
-            raise BadRule(f"rule '{self._name}': unexpected '{self._words[self._at]}'")
-        return check
-
-    def _expression(self) -> Check:
-        checks = [self._term()]
-        while self._accept("or"):
-            checks.append(self._term())
-        if len(checks) == 1:
-            return checks[0]
-        return lambda who, target: any(check(who, target) for check in checks)
-
-    def _term(self) -> Check:
-        checks = [self._factor()]
-        while self._accept("and"):
-            checks.append(self._factor())
-        if len(checks) == 1:
-            return checks[0]
-        return lambda who, target: all(check(who, target) for check in checks)
-
-    def _factor(self) -> Check:
-        if self._accept("not"):
-            inner = self._factor()
-            return lambda who, target: not inner(who, target)
-        if self._accept("("):
-            check = self._expression()
-            if not self._accept(")"):
-                raise BadRule(f"rule '{self._name}': a parenthesis is not closed")
-            return check
-        if self._at == len(self._words):
-            raise BadRule(f"rule '{self._name}' ends too early")
-        self._at += 1
-        return self._check(self._words[self._at - 1])
-
-    def _accept(self, word: str) -> bool:
-        if self._at < len(self._words) and self._words[self._at].lower() == word:
-            self._at += 1
-            return True
-        return False
-
-    def _check(self, word: str) -> Check:
-        if word == "@":
-            return _always
-        if word == "!":
-            return _never
-        kind, colon, value = word.partition(":")
-        if not colon:
-            raise BadRule(f"rule '{self._name}': '{word}' is no check")
-        if kind == "rule":
-            return self._policy._named(value, self._above)
-        if kind == "role":
-            role = value.lower()
-            return lambda who, target: role in who.roles
-        return _comparison(kind, value)
+    def _check(self, tree: Expression, above: tuple[str, ...]) -> Check:
+        match tree:
+            case Always():
+                return _always
+            case Never():
+                return _never
+            case Named(name=name):
+                return self._named(name, above)
+            case Role(match=match):
+                return _role(match)
+            case Compared():
+                return _comparison(tree)
+            case Not(of=inner):
+                check = self._check(inner, above)
+                return lambda who, target: not check(who, target)
+            case And(of=several):
+                return _all(tuple(self._check(part, above) for part in several))
+            case Or(of=several):
+                return _any(tuple(self._check(part, above) for part in several))
 
 
 def _always(who: Caller, target: Target) -> bool:
@@ -132,37 +139,86 @@ def _never(who: Caller, target: Target) -> bool:
     return False
 
 
-def _comparison(kind: str, value: str) -> Check:
-    """`kind` is a field of the caller or a quoted literal; `value` a literal or %(field of target)s."""
-    field = value[2:-2] if value.startswith("%(") and value.endswith(")s") else None
-    if kind == "None" and field is not None:
-        # A field that is there and empty: a global role has no domain.
-        return lambda who, target: field in target and target[field] is None
+def _all(checks: tuple[Check, ...]) -> Check:
+    def hold(who: Caller, target: Target) -> bool:
+        for check in checks:  # noqa: SIM110 - a generator costs more, and this is asked at each request
+            if not check(who, target):
+                return False
+        return True
+
+    return hold
+
+
+def _any(checks: tuple[Check, ...]) -> Check:
+    def holds(who: Caller, target: Target) -> bool:
+        for check in checks:  # noqa: SIM110 - as above
+            if check(who, target):
+                return True
+        return False
+
+    return holds
+
+
+def _role(match: Template) -> Check:
+    if match.fields:
+        text_of = _text_of(match)
+
+        def has(who: Caller, target: Target) -> bool:
+            wanted = text_of(target)
+            return wanted is not None and _in(who.roles, wanted.lower())
+
+        return has
+    role = match.texts[0].lower()
+    return lambda who, target: role in who.roles or _in(who.roles, role)
+
+
+def _in(roles: frozenset[str], wanted: str) -> bool:
+    return any(role.lower() == wanted for role in roles)
+
+
+def _comparison(check: Compared) -> Check:
+    text_of = _text_of(check.match)
+    if check.literal is not None:
+        literal = check.literal
+        return lambda who, target: text_of(target) == literal
+    if check.kind == "roles":
+        return lambda who, target: text_of(target) in who.roles
+    get = CREDENTIALS.get(check.kind)
+    if get is None:
+        known = ", ".join((*CREDENTIALS, "role", "roles", "rule"))
+        raise BadRule(f"'{check.kind}' is no field of the caller; known are: {known}")
 
     def compare(who: Caller, target: Target) -> bool:
-        left = kind[1:-1] if kind.startswith("'") else credential(who, kind)
-        right = target.get(field) if field is not None else value
-        return left is not None and left == right
+        mine = get(who)
+        return mine is not None and mine == text_of(target)
 
     return compare
 
 
-def credential(who: Caller, kind: str) -> str | None:
-    """A field of the caller under oslo.policy's name for it."""
-    match kind:
-        case "project_id" | "tenant_id" | "tenant":
-            return who.project_id
-        case "user_id":
-            return who.user_id
-        case "domain_id" | "token.domain.id":
-            return who.scope_domain_id
-        case "user_domain_id" | "token.user.domain.id":
-            return who.user_domain_id
-        case "project_domain_id" | "token.project.domain.id":
-            return who.project_domain_id
-        case "system_scope":
-            return "all" if who.is_system else None
-        case "is_admin":
-            return str(who.is_admin)
-        case _:
-            return None
+def _text_of(match: Template) -> Callable[[Target], str | None]:
+    """The text with the target's fields in it; None when the target lacks one. An empty field is "None"."""
+    if not match.fields:
+        text = match.texts[0]
+        return lambda target: text
+    if match.texts == ("", ""):
+        field = match.fields[0]
+
+        def value(target: Target) -> str | None:
+            found = target.get(field, _LACKS)
+            return None if found is _LACKS else str(found)
+
+        return value
+
+    def filled(target: Target) -> str | None:
+        said = match.texts[0]
+        for field, text in zip(match.fields, match.texts[1:], strict=True):
+            found = target.get(field, _LACKS)
+            if found is _LACKS:
+                return None
+            said += str(found) + text
+        return said
+
+    return filled
+
+
+_LACKS = "\0lacks"
