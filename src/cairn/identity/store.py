@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
+from msgspec import Struct
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -46,7 +47,7 @@ from cairn.identity.records import (
     User,
 )
 
-R = TypeVar("R", Domain, Project, User, Group, Role)
+R = TypeVar("R", bound=Struct)
 _Extra = Json(dict[str, Any])
 
 domains = Table(
@@ -208,16 +209,15 @@ class Shelf(Generic[R]):
 
     def save(self, tx: Tx, record: R) -> R:
         """Write every field of a record that is there."""
-        tx.execute(
-            self.table.update().where(self.table.c.id == record.id).values(**_values(record))
-        )
+        values = _values(record)
+        tx.execute(self.table.update().where(self.table.c.id == values["id"]).values(**values))
         return record
 
     def remove(self, tx: Tx, id_: str) -> None:
         tx.execute(self.table.delete().where(self.table.c.id == id_))
 
 
-def _values(record: R) -> dict[str, Any]:
+def _values(record: Struct) -> dict[str, Any]:
     return {name: getattr(record, name) for name in record.__struct_fields__}
 
 
