@@ -1,7 +1,7 @@
 """How the shell tells whoever keeps the audit trail what a request changed, in the same transaction.
 
 A route with `do` has one transaction, and so one entry. One with `run` may have several, or none; each
-that writes gets an entry of its own, so that no change is without one.
+that writes gets an entry of its own, so that no change is without one, whatever its method.
 """
 
 from collections.abc import Callable
@@ -25,14 +25,19 @@ class Deed(Struct, frozen=True, kw_only=True):
 
 
 class Auditor(Protocol):
-    """Keeps the trail. Neither function may raise for what is in a request."""
+    """Keeps the trail. No function may raise for what is in a request."""
 
     def done(self, tx: Tx, deed: Deed, result: Any) -> None:
         """The change was made, unless `tx` is rolled back. `result`: what the handler returned, a body
         or a Reply; of a `run` route, what its transaction returned."""
 
+    def answered(self, deed: Deed, result: Any) -> None:
+        """It was done, and what it changed is committed. Told of every route that may change something:
+        a sign-in changes nothing and is worth an entry. Must not wait."""
+
     def refused(self, deed: Deed, status: int, error: Exception) -> None:
-        """It was refused or has failed with this status; its transaction is rolled back. Must not wait."""
+        """It was refused or has failed with this status; its transaction is rolled back. Must not wait.
+        The call has no body, if it was refused before that was read."""
 
 
 class AuditedDatabase:

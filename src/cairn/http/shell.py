@@ -38,6 +38,7 @@ REQUEST_SECONDS_MAX = 60.0
 _log = log.get("http")
 _encode = msgspec.json.Encoder().encode
 _decode_any = msgspec.json.Decoder().decode
+_NO_QUERY = Query("")
 
 
 class Shell:
@@ -176,22 +177,11 @@ class _Responder:
         request_id: str,
     ) -> Reply:
         headers = _lower(req.headers)
-        if "\0" in req.path or "%00" in req.query_string:
-            raise Invalid("The address must not contain a NUL character.")
-        caller = self._caller(route, headers, request_id)
-        if caller is not None:
-            access.require(caller, self._service, req.method, req.path)
-            if route.target is None:
-                self._require(route, caller, path, {})
-        if "" in path.values():
-            raise HttpFault(
-                404, "The resource could not be found: the address ends in an empty id."
-            )
         call: Call[Any] = Call(
-            caller=caller,
+            caller=self._caller(route, headers, request_id),
             path=path,
-            query=_query(req),
-            body=await self._body_of_allowed(req, route, caller, path),
+            query=_NO_QUERY,
+            body=None,
             headers=headers,
             base_url=f"{req.forwarded_scheme}://{req.forwarded_host}",
             url_path=req.path,
@@ -201,7 +191,23 @@ class _Responder:
             stream=_chunks(req) if route.streams else None,
             peer=req.remote_addr,
         )
-        return await self._handled(route, call)
+        return await self._handled(req, route, call)
+
+    async def _admit(self, req: falcon.asgi.Request, route: Route, call: Call[Any]) -> None:
+        """Whether this may be asked at all; then the call has its query and its body."""
+        if "\0" in req.path or "%00" in req.query_string:
+            raise Invalid("The address must not contain a NUL character.")
+        caller = call.caller
+        if caller is not None:
+            access.require(caller, self._service, req.method, req.path)
+            if route.target is None:
+                self._require(route, caller, call.path, {})
+        if "" in call.path.values():
+            raise HttpFault(
+                404, "The resource could not be found: the address ends in an empty id."
+            )
+        call.query = _query(req)
+        call.body = await self._body_of_allowed(req, route, caller, call.path)
 
     def _require(
         self,
@@ -259,16 +265,20 @@ class _Responder:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise Invalid(f"Invalid input: {error}") from error
 
-    async def _handled(self, route: Route, call: Call[Any]) -> Reply:
-        """Run the handler. Whatever it changes is told to the auditor in the same transaction."""
+    async def _handled(self, req: falcon.asgi.Request, route: Route, call: Call[Any]) -> Reply:
+        """Run the handler. Whatever it changes is told to the auditor in the same transaction, and what
+        was refused to somebody who said who they are, or tried to, after it."""
         deed = Deed(service=self._service, route=route, call=call)
-        auditor = self._shell.auditor if route.changes else None
+        auditor = self._shell.auditor
         try:
+            await self._admit(req, route, call)
             result = await self._run(route, call, deed, auditor)
         except Exception as error:
-            if auditor is not None:
+            if auditor is not None and route.changes:
                 auditor.refused(deed, self._verdict(error)[0], error)
             raise
+        if auditor is not None and route.changes:
+            auditor.answered(deed, result)
         return result if isinstance(result, Reply) else Reply(body=result)
 
     async def _run(self, route: Route, call: Call[Any], deed: Deed, auditor: Auditor | None) -> Any:
@@ -285,7 +295,7 @@ class _Responder:
             if route.target is not None:
                 self._require_target(tx, route, call)
             result = do(tx, call)
-            if auditor is not None:
+            if auditor is not None and route.changes:
                 auditor.done(tx, deed, result)
             return result
 
