@@ -22,6 +22,7 @@ class Delegation(Struct, frozen=True, array_like=True):
     actor_id: str = ""  # who acts: a trust's trustee, a consumer of OAuth
     may_delegate: bool = False  # whether it may make more of its kind
     access_rules: tuple[AccessRule, ...] | None = None  # None: everything that the roles allow
+    hangs_on: tuple[str, ...] = ()  # further subjects of revocation: what voids them voids this one
 
 
 class Caller(Struct, frozen=True, kw_only=True):

@@ -91,6 +91,7 @@ class Payload(Struct, frozen=True, kw_only=True, array_like=True, dict=True):
         if (lent := self.delegation) is not None:
             found.append(revocation.of_delegation(lent.kind, lent.id))
             found.append(revocation.of_user(lent.owner_id))
+            found += lent.hangs_on
             if self.scope is not None:
                 found.append(revocation.of_grant(lent.owner_id, self.scope))
         if self.federation is not None:
