@@ -1,17 +1,17 @@
 """How identity's lists look: filters by attribute, pages with Keystone's links, each thing with its own."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
+from msgspec import Struct
 from sqlalchemy import Boolean, ColumnElement
 
 from cairn.db.engine import Tx
 from cairn.http.call import Call
 from cairn.http.pages import next_link, page_of
-from cairn.identity.records import Domain, Group, Project, Role, User
 from cairn.identity.store import Shelf
 
-R = TypeVar("R", Domain, Project, User, Group, Role)
+R = TypeVar("R", bound=Struct)
 
 # Keystone answers without a limit unless asked for one, and most clients do not follow its links.
 LIMIT_MAX = 5000
@@ -42,7 +42,7 @@ def page(
     found = shelf.page(tx, conditions, limit=asked.limit + 1, marker=asked.marker)
     shown = found[: asked.limit]
     has_more = len(found) > len(shown) > 0
-    return shown, next_link(call, shown[-1].id) if has_more else None
+    return shown, next_link(call, cast(Any, shown[-1]).id) if has_more else None
 
 
 def listed(
