@@ -7,7 +7,7 @@ Limits of length are Keystone's own (api-ref, Identity v3).
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from cairn.core.errors import Invalid
 
@@ -136,6 +136,37 @@ class TokenMethod(Struct, frozen=True, kw_only=True):
     id: str
 
 
+class OwnerRef(Struct, frozen=True, kw_only=True):
+    """A user, named without a proof."""
+
+    id: Ref | None = None
+    name: Ref | None = None
+    domain: DomainRef | None = None
+
+
+class ApplicationCredentialMethod(Struct, frozen=True, kw_only=True):
+    secret: str
+    id: Ref | None = None
+    name: Ref | None = None
+    user: OwnerRef | None = None
+
+
+class TrustRef(Struct, frozen=True, kw_only=True):
+    id: Ref
+
+
+class RoleRef(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A role to be delegated: by id or by name."""
+
+    id: Id | None = None
+    name: LongName | None = None
+
+    def named(self, field: str) -> tuple[str | None, str | None]:
+        if (self.id is None) == (self.name is None):
+            raise Invalid(f"Field '{field}': each role needs an id or a name, and not both.")
+        return self.id, self.name
+
+
 class SystemRef(Struct, frozen=True, kw_only=True):
     all: bool
 
@@ -144,12 +175,14 @@ class IdentityRef(Struct, frozen=True, kw_only=True):
     methods: Annotated[list[str], Meta(min_length=1, max_length=8)]
     password: PasswordMethod | None = None
     token: TokenMethod | None = None
+    application_credential: ApplicationCredentialMethod | None = None
 
 
 class ScopeRef(Struct, frozen=True, kw_only=True):
     project: ProjectRef | None = None
     domain: DomainRef | None = None
     system: SystemRef | None = None
+    trust: TrustRef | None = field(default=None, name="OS-TRUST:trust")
     unscoped: Any = UNSET
 
 
