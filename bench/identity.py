@@ -21,7 +21,7 @@ from bench.client import Client, sign_in_body
 from bench.table import Result, ratio
 from cairn.core.ids import ProjectId, UserId
 from cairn.db.engine import Database, Tx
-from cairn.identity import grants, people, places, store
+from cairn.identity import grants, people, places, store, store_grants
 from cairn.identity.bootstrap import bootstrap
 from cairn.identity.passwords import hash_now
 from cairn.identity.records import (
@@ -218,5 +218,5 @@ def _roles(tx: Tx) -> dict[str, Any]:
 def _give(tx: Tx, actor: Actor, number: int, role_id: Any) -> None:
     scope = Scope(kind=ScopeKind.PROJECT, id=_id("project", number))
     new = Assignment(actor=actor, scope=scope, role_id=role_id)
-    if not store.is_assigned(tx, new):
+    if not store_grants.is_assigned(tx, new):
         grants.grant(tx, new)

@@ -18,11 +18,11 @@ from cairn.core.clock import FakeClock
 from cairn.core.errors import Conflict, Invalid, NotFound
 from cairn.core.ids import NodeId, SeededRandomness
 from cairn.db.engine import Database
-from cairn.fleet import join, service
+from cairn.fleet import join, loss_store, service
 from cairn.fleet.api_join import Addresses
 from cairn.fleet.attempts import ADDRESSES_MAX, FAILURES_MAX, WINDOW_S, Attempts
 from cairn.fleet.join_records import Applicant, Reason, Refusal, Wishes
-from cairn.fleet.records import Node
+from cairn.fleet.records import Loss, Node
 from cairn.host import certs
 from cairn.wire import token as wire_token
 
@@ -143,7 +143,9 @@ def test_removed_host_is_remembered_until_it_has_cleaned_up(database: Database) 
     secret = new_secret(database)
     node = admitted(database, secret, applicant())
     assert database.read_now(lambda tx: join.farewell(tx, node.id)) is None
+    database.write_now(lambda tx: loss_store.write(tx, Loss(node_id=node.id)))
     database.write_now(lambda tx: join.remove(tx, node))
+    assert database.read_now(loss_store.all_losses) == {}
     farewell = database.read_now(lambda tx: join.farewell(tx, node.id))
     assert farewell is not None and farewell.hostname == "beta"
     assert database.read_now(service.nodes) == []

@@ -14,7 +14,7 @@ from typing import Protocol
 from cairn.core.errors import Conflict, Invalid, NotFound
 from cairn.core.ids import NodeId
 from cairn.db.engine import Tx
-from cairn.fleet import join_store, service, store
+from cairn.fleet import join_store, loss_store, service, store
 from cairn.fleet.join_records import Applicant, Farewell, Reason, Refusal, Token, Verdict, Wishes
 from cairn.fleet.records import Node
 from cairn.wire import token as wire_token
@@ -189,6 +189,7 @@ def remove(tx: Tx, node: Node) -> None:
     """The host is no member any more; its agent is told to clean up when it is heard of next."""
     join_store.remove_node(tx, node.id)
     join_store.remove_tokens_used_by(tx, node.id)
+    loss_store.remove(tx, node.id)
     join_store.remove_farewells_before(tx, tx.now - FAREWELLS_KEPT)
     join_store.add_farewell(tx, node.id, node.hostname)
     tx.wake(service.topic(node.id))

@@ -55,7 +55,7 @@ ARRIVAL_S = 0.008  # that taking in one of many hosts may last, on a busy machin
 HELLO_S = 10.0  # for a connection to say who it is
 WATCH_PERIOD_S = 5.0  # between two looks at who has not been heard
 PINGS_MISSED_MAX = 4  # after which a connection is taken for dead, though the kernel holds it
-PINGS_A_SECOND = 500  # that are asked of all hosts together: each costs some 50 us
+PINGS_A_SECOND = 300  # that are asked of all hosts together: each costs some 50 us
 SCREEN_SECONDS_MAX = 10.0  # how long a host may take to bring a guest's screen
 FLOOD_FRAMES = (
     2000  # within FLOOD_S, after which a host is cut off: a hundred times what a busy one says
