@@ -7,8 +7,10 @@ TLS, ports and signals.
 import asyncio
 import contextlib
 import gc
+import signal
 import socket
 import ssl
+import tempfile
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -43,6 +45,8 @@ from cairn.fleet.peers import Connect, Peers
 from cairn.fleet.records import DEFAULT_ZONE
 from cairn.fleet.stream import NodeStreams
 from cairn.host import certs, prepare, processes
+from cairn.http import policies as http_policies
+from cairn.http.policies import Policies
 from cairn.http.routes import Service
 from cairn.http.shell import Shell
 from cairn.identity import api as identity_api
@@ -97,6 +101,7 @@ class CloudOptions(Struct, frozen=True, kw_only=True):
     recoveries_per_minute: int = recovery.RECOVERIES_PER_MINUTE
     sealing_key: bytes | None = None  # of the database's secrets; None: kept in `control_dir`
     images_dir: Path | None = None  # None: below `control_dir`
+    policy_dir: Path | None = None  # an operator's overrides of the policy; None: there are none
     # This process among several over one PostgreSQL, and how to reach the others; None: it is alone.
     me: Control | None = None
     connect_peer: Connect | None = None
@@ -163,8 +168,11 @@ class Cloud:
                 database, options.me, adopt=self.streams.adopt, lose_all=self.streams.close_all
             )
         self.runner = Runner(self._reconcilers(), self.feed, options.clock)
+        services = self._services()
+        self.policies = Policies(services, options.policy_dir)
         self.shell = Shell(
-            services=self._services(),
+            services=services,
+            policies=self.policies.tables,
             database=database,
             authenticate=self.issuer.authenticate,
             observe=self.metrics.observe,
@@ -226,6 +234,7 @@ class Cloud:
         ]
         identity: Service = identity_api.service(
             identity_api.Options(
+                database=self.database,
                 issuer=self.issuer,
                 passwords=self.passwords,
                 sealer=self.sealer,
@@ -260,6 +269,7 @@ class Cloud:
             (api_join.routes(doors), api_join.POLICY),
             (membership.routes(), membership.POLICY),
             (api_drain.ROUTES, api_drain.POLICY),
+            (http_policies.routes(lambda: self.policies), http_policies.POLICY),
         ]
 
     async def _addresses(self) -> Addresses:
@@ -323,6 +333,18 @@ class Cloud:
                     await link.writer.drain()
         except OSError as error:
             raise Unavailable("The image's bytes cannot be sent.", because=repr(error)) from error
+
+
+def services_without_cloud() -> tuple[Service, ...]:
+    """The route and policy tables of all services, for whoever only reads them."""
+    with tempfile.TemporaryDirectory(prefix="cairn-tables-") as folder:
+        database = Database("sqlite://", inline=True)
+        try:
+            database.create_all()
+            options = CloudOptions(control_dir=Path(folder), clock=SystemClock(), admin_password="")
+            return Cloud(database, options).shell.services
+        finally:
+            database.close()
 
 
 def run_control(settings: Settings, *, pages: Path) -> None:
@@ -391,6 +413,7 @@ async def _serve(settings: Settings, database: Database, pages: Path) -> None:
         ),
     ]
     _log.info("control plane serves", api=settings.api_url, node_port=settings.node_port)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, cloud.policies.reload)
     try:
         await api.serve()  # Handles SIGTERM and SIGINT itself.
     finally:
@@ -434,6 +457,7 @@ def _cloud_options(settings: Settings) -> CloudOptions:
         recoveries_per_minute=settings.recoveries_per_minute,
         sealing_key=secrets.key_in(settings.control_key_file),
         images_dir=settings.images_folder,
+        policy_dir=settings.policy_dir,
         me=_me(settings) if settings.database_url else None,
         connect_peer=_peer_connector(settings) if settings.database_url else None,
         authority=certs.open_authority(

@@ -178,6 +178,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return Path(self.images_dir) if self.images_dir else self.control_dir / "images"
 
     @property
+    def policy_dir(self) -> Path:
+        """An operator's changes to the policy: keystone.yaml, nova.yaml, ..."""
+        return self.state / "policy.d"
+
+    @property
     def control_key_file(self) -> Path:
         """What the database's secrets are sealed with; the same on every control machine."""
         return self.certs_dir / "control.key"

@@ -24,6 +24,7 @@ COMMANDS = {
     "token": ("cairn.cli.token", "Make tokens by which machines become members; list, revoke."),
     "join": ("cairn.cli.join", "Make this machine a member of the cloud that made the TOKEN."),
     "leave": ("cairn.cli.leave", "Clean up after this host was removed from its cloud."),
+    "policy": ("cairn.cli.policy", "Show who may do what; check a file that changes it."),
     "doctor": ("cairn.cli.doctor", "Probe this machine; name the command that cures each finding."),
     "wipe": ("cairn.cli.down", "Stop the cloud and delete all that it holds."),
     "install": ("cairn.cli.install", "Write systemd units, so that it starts with the machine."),

@@ -52,6 +52,11 @@ class AuditedDatabase:
     def over(cls, database: Database, deed: Deed, auditor: Auditor) -> Database:
         return cast(Database, cls(database, deed, auditor))
 
+    @property
+    def bare(self) -> Database:
+        """The database itself, for what is no change of anything: a count of wrong guesses."""
+        return self._database
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._database, name)
 

@@ -51,7 +51,7 @@ class Shell:
         database: Database,
         authenticate: Authenticate,
         observe: Observe | None = None,
-        overrides: Mapping[str, Mapping[str, str]] | None = None,
+        policies: Mapping[str, Policy] | None = None,
         auditor: Auditor | None = None,
     ) -> None:
         self.services = tuple(services)
@@ -59,9 +59,7 @@ class Shell:
         self.authenticate = authenticate
         self.observe = observe
         self.auditor = auditor
-        self.policies = {
-            s.name: Policy({**s.policy, **(overrides or {}).get(s.name, {})}) for s in services
-        }
+        self.policies = policies or {s.name: Policy(s.policy) for s in services}
         self.app = falcon.asgi.App()
         for kind in (Exception, falcon.HTTPError):
             self.app.add_error_handler(kind, self._on_error)
