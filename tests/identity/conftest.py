@@ -37,6 +37,7 @@ class Cloud:
         self.admin = database.write_now(lambda tx: service.bootstrap(tx, ADMIN_HASH))
         identity = api.service(
             api.Options(
+                database=database,
                 issuer=self.issuer,
                 passwords=self.passwords,
                 sealer=Sealer(SEALING_KEY),

@@ -9,7 +9,7 @@ from cairn.core.errors import Invalid, NotFound, Unauthenticated
 from cairn.db.engine import Database, Tx
 from cairn.http.call import Call
 from cairn.http.routes import Reply, Route
-from cairn.identity import revocation, signin, store
+from cairn.identity import revocation, signin, store, store_grants
 from cairn.identity.api_catalog import CatalogRoutes
 from cairn.identity.api_places import show_domain, show_projects
 from cairn.identity.listing import listed, listing, page
@@ -38,7 +38,6 @@ class TokenRoutes:
                   body_bytes_max=64 * 1024),
             Route(method="GET", path=tokens, rule=signed_in, run=self._show),
             Route(method="DELETE", path=tokens, rule=signed_in, run=self._revoke, status=204),
-            Route(method="GET", path="/v3/auth/catalog", rule=signed_in, do=self._show_catalog),
             Route(method="GET", path="/v3/auth/projects", rule=signed_in, do=my_projects),
             Route(method="GET", path="/v3/auth/domains", rule=signed_in, do=my_domains),
             Route(method="GET", path="/v3/auth/system", rule=signed_in, do=my_system),
@@ -85,13 +84,11 @@ class TokenRoutes:
         except Unauthenticated as error:
             raise NotFound("Could not find token.", because=error.because) from error
 
-    def _show_catalog(self, tx: Tx, call: Call[None]) -> dict[str, Any]:
-        return listed(call, "catalog", self._catalog.shown(call))
-
     def _described(self, call: Call[Any], session: Session, token: str, *, status: int) -> Reply:
         body = show_session(session)
         if session.payload.scope is not None and "nocatalog" not in call.query:
-            body["catalog"] = self._catalog.shown(call)
+            project_id, user_id = session.payload.project_id, session.payload.user_id
+            body["catalog"] = self._catalog.shown(call, project_id=project_id, user_id=user_id)
         headers = {"X-Subject-Token": token, "Vary": "X-Auth-Token"}
         return Reply(body={"token": body}, status=status, headers=headers)
 
@@ -126,13 +123,13 @@ def show_session(session: Session) -> dict[str, Any]:
 
 def my_projects(tx: Tx, call: Call[None]) -> dict[str, Any]:
     """The projects that the caller may scope a token to."""
-    mine = [store.projects_of_user(call.who.user_id), store.projects.c.enabled]
+    mine = [store_grants.projects_of_user(call.who.user_id), store.projects.c.enabled]
     shown, following = page(tx, call, store.PROJECTS, mine)
     return listed(call, "projects", show_projects(tx, call, shown), following)
 
 
 def my_domains(tx: Tx, call: Call[None]) -> dict[str, Any]:
-    mine = [store.domains_of_user(call.who.user_id), store.domains.c.enabled]
+    mine = [store_grants.domains_of_user(call.who.user_id), store.domains.c.enabled]
     return listing(tx, call, "domains", store.DOMAINS, mine, show_domain)
 
 

@@ -3,31 +3,35 @@
 Whoever gives identity another table that names one of them adds a line here.
 """
 
+from collections.abc import Iterator
+
 from cairn.core.ids import DomainId, ProjectId, UserId
 from cairn.db.engine import Tx
-from cairn.identity import quotas, store
+from cairn.identity import catalog_store, domain_config, limit_store, quotas, store, store_grants, store_places
 from cairn.identity.records import Actor, ActorKind, GroupId, Scope, ScopeKind
 
-PARTS_MAX = 10_000  # projects, users or groups that go with their domain in one transaction
+PARTS_MAX = 10_000  # projects, users or groups of a domain that are read at once
 
 
 def user(tx: Tx, user_id: UserId) -> None:
-    store.forget_actor(tx, Actor(kind=ActorKind.USER, id=user_id))
+    store_grants.forget_actor(tx, Actor(kind=ActorKind.USER, id=user_id))
     store.forget_memberships(tx, user_id)
     store.USERS.remove(tx, user_id)
 
 
 def group(tx: Tx, group_id: GroupId) -> None:
-    store.forget_actor(tx, Actor(kind=ActorKind.GROUP, id=group_id))
+    store_grants.forget_actor(tx, Actor(kind=ActorKind.GROUP, id=group_id))
     store.forget_group_members(tx, group_id)
     store.GROUPS.remove(tx, group_id)
 
 
 def project(tx: Tx, project_id: ProjectId) -> None:
-    store.forget_scope(tx, Scope(kind=ScopeKind.PROJECT, id=project_id))
-    store.forget_default_project(tx, project_id)
-    store.replace_tags(tx, project_id, ())
+    store_grants.forget_scope(tx, Scope(kind=ScopeKind.PROJECT, id=project_id))
+    store_places.forget_default_project(tx, project_id)
+    store_places.replace_tags(tx, project_id, ())
     quotas.reset_limits(tx, project_id)
+    limit_store.forget_project(tx, project_id)
+    catalog_store.forget_project(tx, project_id)
     store.PROJECTS.remove(tx, project_id)
 
 
@@ -40,11 +44,16 @@ def domain(tx: Tx, domain_id: DomainId) -> None:
     for its_group in _all(tx, store.GROUPS, domain_id):
         group(tx, its_group.id)
     for role in _all(tx, store.ROLES, domain_id):
-        store.forget_role(tx, role.id)
+        store_grants.forget_role(tx, role.id)
         store.ROLES.remove(tx, role.id)
-    store.forget_scope(tx, Scope(kind=ScopeKind.DOMAIN, id=domain_id))
+    domain_config.forget(tx, domain_id)
+    store_grants.forget_scope(tx, Scope(kind=ScopeKind.DOMAIN, id=domain_id))
+    store_places.replace_tags(tx, domain_id, ())
+    limit_store.forget_domain(tx, domain_id)
     store.DOMAINS.remove(tx, domain_id)
 
 
-def _all(tx: Tx, shelf: store.Shelf[store.R], domain_id: DomainId) -> list[store.R]:
-    return shelf.page(tx, [shelf.table.c.domain_id == domain_id], limit=PARTS_MAX)
+def _all(tx: Tx, shelf: store.Shelf[store.R], domain_id: DomainId) -> Iterator[store.R]:
+    """All that are there, however many: what was seen is gone when more are asked for."""
+    while found := shelf.page(tx, [shelf.table.c.domain_id == domain_id], limit=PARTS_MAX):
+        yield from found
