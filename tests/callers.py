@@ -37,8 +37,9 @@ CALLERS = {
 class Api:
     """`Api(database, SERVICE).get("/volume/v3/...", who="alice").json`"""
 
-    def __init__(self, database: Database, *services: Service) -> None:
-        self.shell = Shell(services=services, database=database, authenticate=_by_name)
+    def __init__(self, database: Database, *services: Service, **shell: Any) -> None:
+        """`shell`: what else it is told, such as `policies`."""
+        self.shell = Shell(services=services, database=database, authenticate=_by_name, **shell)
         self.client = falcon.testing.TestClient(self.shell.app)
 
     def call(

@@ -25,7 +25,7 @@ from cairn.http.routes import Service
 ENDINGS = (".yaml", ".yml", ".json")
 FILE_BYTES_MAX = 1 << 20
 TOLD_MAX = 20  # findings at a time
-_STRING, _SEQUENCE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:seq"
+_STRING = "tag:yaml.org,2002:str"
 
 
 class Override(Struct, frozen=True, kw_only=True):
@@ -184,16 +184,18 @@ def _rule(node: yaml.Node) -> tuple[str, Expression | None]:
 
 
 def _plain(node: yaml.SequenceNode) -> list[object]:
-    said: list[object] = []
-    for inner in node.value:
-        if isinstance(inner, yaml.SequenceNode) and inner is not node:
-            said.append([leaf.value if isinstance(leaf, yaml.ScalarNode) else leaf.tag
-                         for leaf in inner.value])  # fmt: skip
-        elif isinstance(inner, yaml.ScalarNode) and inner.tag == _STRING:
-            said.append(inner.value)
-        else:
-            raise BadRule("a list of lists holds texts only: [[role:admin], [role:a, role:b]]")
-    return said
+    return [
+        [_leaf(leaf) for leaf in inner.value]
+        if isinstance(inner, yaml.SequenceNode)
+        else _leaf(inner)
+        for inner in node.value
+    ]
+
+
+def _leaf(node: yaml.Node) -> str:
+    if not isinstance(node, yaml.ScalarNode) or node.tag != _STRING:
+        raise BadRule("a list of lists holds texts only: [[role:admin], [role:a, role:b]]")
+    return str(node.value)
 
 
 def _ours(
