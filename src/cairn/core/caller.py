@@ -43,6 +43,7 @@ class Caller(Struct, frozen=True, kw_only=True):
     request_id: RequestId = RequestId("")
     audit_id: str = ""
     delegation: Delegation | None = None
+    group_ids: tuple[str, ...] = ()  # that an identity provider vouches for, for this session
 
     @property
     def reach(self) -> ProjectId | None:
