@@ -1,7 +1,7 @@
 """What a token that is narrowed by access rules may ask.
 
-Source: api-ref, Identity v3, "Access rules"; the path language is keystonemiddleware's: `*` and `{name}`
-stand for one part of a path, `**` for any number.
+Source: api-ref, Identity v3, "Access rules"; keystonemiddleware's auth_token for the path language (`*` and
+`{name}` stand for one part of a path, `**` for any number) and for the answer to all else, 401.
 """
 
 import re
@@ -9,27 +9,36 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from cairn.core.caller import Caller
-from cairn.core.errors import Denied
+from cairn.core.errors import Unauthenticated
 from cairn.http.routes import Service
 
 _WORD = re.compile(r"(\*\*)|(\*|\{[^}]*\})|([^*{]+|\{)")
 
 
 def require(who: Caller, service: Service, method: str, path: str) -> None:
-    """Denied when the caller's token is narrowed and no rule of it lets this request through."""
+    """Unauthenticated when the caller's token is narrowed and no rule of it lets this request through."""
     rules = who.delegation.access_rules if who.delegation is not None else None
-    if rules is None or _is_about_the_token(service, path):
+    if rules is None or _is_validation(service, method, path):
         return
     below = path.removeprefix(service.root)
     for rule in rules:
-        if rule.service == service.kind and rule.method == method and _form(rule.path)(below):
+        if rule.method != method or rule.service != service.kind:
+            continue
+        form = _form(rule.path)
+        # A rule may name the path as the service's own documentation does, or as the client sends it.
+        if form(below) or form(path):
             return
-    raise Denied("No access rule of the application credential allows this request.")
+    raise Unauthenticated(
+        "The request you have made requires authentication.",
+        because="no access rule of the application credential allows the request",
+    )
 
 
-def _is_about_the_token(service: Service, path: str) -> bool:
-    """Looking at one's own token, or ending it, is always allowed: clients begin and end with that."""
-    return service.kind == "identity" and path == f"{service.root}/v3/auth/tokens"
+def _is_validation(service: Service, method: str, path: str) -> bool:
+    """Every service that a token is shown to must be able to ask about it."""
+    return (
+        service.kind == "identity" and method == "GET" and path == f"{service.root}/v3/auth/tokens"
+    )
 
 
 @lru_cache(maxsize=1024)
@@ -37,4 +46,4 @@ def _form(pattern: str) -> Callable[[str], re.Match[str] | None]:
     parts = []
     for any_number, one, literal in _WORD.findall(pattern):
         parts.append(".*" if any_number else "[^/]+" if one else re.escape(literal))
-    return re.compile("".join(parts)).fullmatch
+    return re.compile("".join(parts), re.DOTALL).fullmatch

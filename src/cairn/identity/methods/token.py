@@ -1,11 +1,16 @@
 """Signing in with a token that one has already: for another scope, never for longer."""
 
+import msgspec
+
+from cairn.core.caller import Delegation
 from cairn.core.errors import Denied, Invalid
 from cairn.db.engine import Database
 from cairn.http.call import Call
+from cairn.identity import application_credentials
+from cairn.identity.methods.application_credential import proof_of
 from cairn.identity.methods.method import Proof
 from cairn.identity.shapes import AuthBody
-from cairn.identity.tokens import TokenIssuer
+from cairn.identity.tokens import Payload, TokenIssuer
 
 
 class TokenMethod:
@@ -20,10 +25,28 @@ class TokenMethod:
             raise Invalid("Expecting to find token in identity.")
         parent = self._issuer.payload(wanted.id)
         if parent.delegation is not None:
-            raise Denied("A token by delegation cannot be exchanged for another.")
+            return await self._by_delegation(database, call, parent, parent.delegation)
         return Proof(
             user_id=parent.user_id,
             parent=parent,
             ends_us=parent.expires_us,
             federation=parent.federation,
         )
+
+    async def _by_delegation(
+        self, database: Database, call: Call[AuthBody], parent: Payload, lent: Delegation
+    ) -> Proof:
+        """Another just like it, where the token is by an application credential; else Denied."""
+        if lent.kind != application_credentials.KIND:
+            raise Denied(
+                "You are not authorized to perform the requested action: Using a token issued via"
+                " delegation to create another token."
+            )
+        if call.body.auth.scope is not None:
+            raise Denied(
+                "You are not authorized to perform the requested action: Using an application"
+                " credential token to create a scoped token is not allowed."
+            )
+        proof = await database.read(lambda tx: proof_of(tx, lent.id))
+        ends = [parent.expires_us, *([proof.ends_us] if proof.ends_us is not None else [])]
+        return msgspec.structs.replace(proof, parent=parent, ends_us=min(ends))
