@@ -2,6 +2,7 @@
 
 from msgspec import Struct
 
+from cairn.core.errors import Denied
 from cairn.core.ids import DomainId, ProjectId, RequestId, UserId
 
 
@@ -52,10 +53,10 @@ class Caller(Struct, frozen=True, kw_only=True):
 
     @property
     def home(self) -> ProjectId:
-        """The project that new things belong to. Callers without one may not create (policy sees to it)."""
-        assert self.project_id is not None, (
-            "policy admits only project-scoped callers to this route"
-        )
+        """The project that new things belong to. Denied to those who are scoped to none: administrators of
+        the whole system pass policies, and still there is no project to make a thing in."""
+        if self.project_id is None:
+            raise Denied("This needs a token that is scoped to a project.")
         return self.project_id
 
 

@@ -32,7 +32,7 @@ Target = Mapping[str, str | None]
 Check = Callable[[Caller, Target], bool]
 
 SHARED = {
-    "admin": "role:admin",
+    "admin": "role:admin and domain_id:None",
     "service": "role:service",
     "anyone": "@",
     "nobody": "!",
@@ -187,6 +187,9 @@ def _comparison(check: Compared) -> Check:
     if get is None:
         known = ", ".join((*CREDENTIALS, "role", "roles", "rule"))
         raise BadRule(f"'{check.kind}' is no field of the caller; known are: {known}")
+
+    if not check.match.fields and check.match.texts[0] == "None":
+        return lambda who, target: get(who) is None  # "domain_id:None": not scoped to a domain
 
     def compare(who: Caller, target: Target) -> bool:
         mine = get(who)

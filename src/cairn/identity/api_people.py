@@ -1,19 +1,35 @@
 """Users, groups and who is in which over HTTP. Passwords are hashed before a transaction is opened."""
 
+import operator
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
-from cairn.core.errors import Denied, Invalid
+from sqlalchemy import ColumnElement
+
+from cairn.core.errors import Invalid
 from cairn.core.ids import UserId
 from cairn.db.engine import Database, Tx
 from cairn.http.call import Call
 from cairn.http.routes import Route
-from cairn.identity import people, signin, store
-from cairn.identity.api_places import home_domain, show_projects
+from cairn.identity import (
+    password_store,
+    people,
+    signin,
+    store,
+    store_grants,
+    targets,
+    user_options,
+)
+from cairn.identity.api_places import show_projects
 from cairn.identity.listing import filters, link, listed, listing, page
+from cairn.identity.lockout import Lockout
 from cairn.identity.methods.method import Named
 from cairn.identity.methods.password import prove_hash
 from cairn.identity.passwords import Passwords, require_usable
+from cairn.identity.people import NewPassword
 from cairn.identity.records import Group, GroupId, User
+from cairn.identity.security import Security
 from cairn.identity.shapes import (
     GroupBody,
     GroupWish,
@@ -23,47 +39,55 @@ from cairn.identity.shapes import (
     read,
     require_name,
 )
+from cairn.identity.targets import home_domain
 
 
 class PeopleRoutes:
-    def __init__(self, passwords: Passwords) -> None:
+    def __init__(self, passwords: Passwords, lockout: Lockout, security: Security) -> None:
         self._passwords = passwords
+        self._lockout = lockout
+        self._security = security
 
     def routes(self) -> tuple[Route, ...]:
         user, group = "/v3/users/{user_id}", "/v3/groups/{group_id}"
         member = f"{group}/users/{{user_id}}"
         return (
-            Route(method="GET", path="/v3/users", rule="identity:list_users", do=list_users),
+            Route(method="GET", path="/v3/users", rule="identity:list_users", do=list_users,
+                  target=targets.of_own_domain),
             Route(method="POST", path="/v3/users", rule="identity:create_user",
-                  run=self._create_user, body=UserBody, status=201),
-            Route(method="GET", path=user, rule="identity:get_user", do=get_user),
+                  run=self._create_user, body=UserBody, status=201,
+                  target=targets.of_new_user),
+            Route(method="GET", path=user, rule="identity:get_user", do=get_user,
+                  target=targets.of_user),
             Route(method="PATCH", path=user, rule="identity:update_user", run=self._update_user,
-                  body=UserBody),
+                  body=UserBody, target=targets.of_user),
             Route(method="DELETE", path=user, rule="identity:delete_user", do=delete_user,
-                  status=204),
+                  status=204, target=targets.of_user),
             # Public: the old password is the proof, and a token need not be had (api-ref, users).
             Route(method="POST", path=f"{user}/password", rule=None, run=self._change_password,
                   body=PasswordBody, status=204),
             Route(method="GET", path=f"{user}/groups", rule="identity:list_groups_for_user",
-                  do=groups_of_user),
+                  do=groups_of_user, target=targets.of_user),
             Route(method="GET", path=f"{user}/projects", rule="identity:list_user_projects",
-                  do=projects_of_user),
-            Route(method="GET", path="/v3/groups", rule="identity:list_groups", do=list_groups),
+                  do=projects_of_user, target=targets.of_user),
+            Route(method="GET", path="/v3/groups", rule="identity:list_groups", do=list_groups,
+                  target=targets.of_own_domain),
             Route(method="POST", path="/v3/groups", rule="identity:create_group", do=create_group,
-                  body=GroupBody, status=201),
-            Route(method="GET", path=group, rule="identity:get_group", do=get_group),
+                  body=GroupBody, status=201, target=targets.of_new_group),
+            Route(method="GET", path=group, rule="identity:get_group", do=get_group,
+                  target=targets.of_group),
             Route(method="PATCH", path=group, rule="identity:update_group", do=update_group,
-                  body=GroupBody),
+                  body=GroupBody, target=targets.of_group),
             Route(method="DELETE", path=group, rule="identity:delete_group", do=delete_group,
-                  status=204),
+                  status=204, target=targets.of_group),
             Route(method="GET", path=f"{group}/users", rule="identity:list_users_in_group",
-                  do=users_in_group),
+                  do=users_in_group, target=targets.of_group),
             Route(method="PUT", path=member, rule="identity:add_user_to_group", do=add_to_group,
-                  status=204),
+                  status=204, target=targets.of_member),
             Route(method="GET", path=member, rule="identity:check_user_in_group",
-                  do=check_in_group, status=204),
+                  do=check_in_group, status=204, target=targets.of_member),
             Route(method="DELETE", path=member, rule="identity:remove_user_from_group",
-                  do=remove_from_group, status=204),
+                  do=remove_from_group, status=204, target=targets.of_member),
         )  # fmt: skip
 
     async def _create_user(self, database: Database, call: Call[UserBody]) -> dict[str, Any]:
@@ -71,10 +95,14 @@ class PeopleRoutes:
         require_name(changes, "user")
         hash_ = await self._hashed(changes.pop("password", None))
         domain_id = home_domain(call, changes.pop("domain_id", None))
+        options = user_options.merged({}, changes.pop("options", {}))
 
         def create(tx: Tx) -> User:
-            new = User(id=UserId(tx.new_hex_id()), domain_id=domain_id, **changes, extra=extra)
-            return people.create_user(tx, new, hash_)
+            new = User(
+                id=UserId(tx.new_hex_id()), domain_id=domain_id, **changes, options=options,
+                extra=extra,
+            )  # fmt: skip
+            return people.create_user(tx, new, hash_, self._security)
 
         return {"user": show_user(call, await database.write(create))}
 
@@ -83,34 +111,54 @@ class PeopleRoutes:
         if changes.get("domain_id", "") is None:
             raise Invalid("Field 'domain_id' of a user cannot be changed.")
         user_id = call.path["user_id"]
-        hash_ = await self._hashed(changes.pop("password", None))
+        new: NewPassword | None = None
+        if "password" in changes:
+            new = NewPassword(hash=await self._hashed(changes.pop("password")))
 
         def update(tx: Tx) -> User:
             merged = {**people.user(tx, user_id).extra, **extra}
-            return people.update_user(tx, user_id, {**changes, "extra": merged}, hash_)
+            wanted = {**changes, "extra": merged}
+            return people.update_user(tx, user_id, wanted, new, self._security)
 
         return {"user": show_user(call, await database.write(update))}
 
     async def _change_password(self, database: Database, call: Call[PasswordBody]) -> None:
-        wish = call.body.user
+        """The user's own change: by the old password, so one that has expired will do."""
+        wish, named = call.body.user, Named(id=call.path["user_id"])
         require_usable(wish.password)
-        found = await database.read(lambda tx: signin.candidate(tx, Named(id=call.path["user_id"])))
-        proof = await prove_hash(database, self._passwords, found, wish.original_password)
-        new_hash = await self._passwords.hash(wish.password)
+        proof = await prove_hash(
+            database,
+            self._passwords,
+            self._lockout,
+            named,
+            wish.original_password,
+            may_be_expired=True,
+        )
+        self._security.require_good(wish.password)
+        unique = self._security.passwords_unique
+        before = await database.read(lambda tx: password_store.last(tx, proof.user_id, unique))
+        if await self._passwords.made_any(before, wish.password):
+            raise Invalid(
+                "The new password cannot be identical to a previous password. The last"
+                f" {unique} passwords may not be used again."
+            )
+        new = NewPassword(hash=await self._passwords.hash(wish.password), is_own=True)
 
         def change(tx: Tx) -> None:
-            user = people.user(tx, call.path["user_id"])
+            user = people.user(tx, proof.user_id)
             proof.recheck(tx, user)
             if not user.enabled:
                 raise signin.refused(f"user {user.id} is disabled")
-            if user.options.get("lock_password"):
-                raise Denied("The user's option 'lock_password' is set.")
-            people.update_user(tx, user.id, {}, new_hash)
+            people.require_may_change_password(tx, user, self._security)
+            people.update_user(tx, user.id, {}, new, self._security)
 
         await database.write(change)
 
     async def _hashed(self, password: str | None) -> str | None:
-        return None if password is None else await self._passwords.hash(password)
+        if password is None:
+            return None
+        self._security.require_good(password)
+        return await self._passwords.hash(password)
 
 
 def show_user(call: Call[Any], user: User) -> dict[str, Any]:
@@ -121,7 +169,7 @@ def show_user(call: Call[Any], user: User) -> dict[str, Any]:
         "domain_id": user.domain_id,
         "enabled": user.enabled,
         "options": user.options,
-        "password_expires_at": None,
+        "password_expires_at": show_expiry(user),
         "links": link(call, f"users/{user.id}"),
     }
     # Keystone shows these only where somebody has set them; Tempest compares.
@@ -129,6 +177,42 @@ def show_user(call: Call[Any], user: User) -> dict[str, Any]:
         if (value := getattr(user, name)) is not None:
             shown[name] = value
     return shown
+
+
+def show_expiry(user: User) -> str | None:
+    """When the password expires, as users and tokens show it: UTC, without saying so."""
+    moment = user.password_expires_at
+    return None if moment is None else moment.strftime("%Y-%m-%dT%H:%M:%S.%f")
+
+
+_COMPARISONS: Mapping[str, Callable[[Any, Any], Any]] = {
+    "eq": operator.eq, "neq": operator.ne, "lt": operator.lt, "lte": operator.le,
+    "gt": operator.gt, "gte": operator.ge,
+}  # fmt: skip
+
+
+def expiry_filter(call: Call[Any]) -> list[ColumnElement[bool]]:
+    """`password_expires_at=lt:2016-12-08T22:02:00Z`; without an operator, exactly then."""
+    asked = call.query.get("password_expires_at")
+    if asked is None:
+        return []
+    name, colon, text = asked.partition(":")
+    if not colon or name[:1].isdigit():
+        name, text = "eq", asked
+    if name not in _COMPARISONS:
+        raise Invalid(
+            f"Query parameter 'password_expires_at': '{name[:20]}' is no operator; use one of"
+            f" {', '.join(_COMPARISONS)}."
+        )
+    try:
+        moment = datetime.fromisoformat(text)
+        moment = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise Invalid(
+            f"Query parameter 'password_expires_at': '{text[:40]}' is no time; write it as in"
+            " 2016-12-08T22:02:00Z."
+        ) from error
+    return [_COMPARISONS[name](store.users.c.password_expires_at, moment)]
 
 
 def show_group(call: Call[Any], group: Group) -> dict[str, Any]:
@@ -144,6 +228,9 @@ def show_group(call: Call[Any], group: Group) -> dict[str, Any]:
 
 def list_users(tx: Tx, call: Call[None]) -> dict[str, Any]:
     wanted = filters(call, store.USERS, ("name", "domain_id", "enabled", "default_project_id"))
+    wanted += expiry_filter(call)
+    if mine := call.who.scope_domain_id:
+        wanted.append(store.users.c.domain_id == mine)
     return listing(tx, call, "users", store.USERS, wanted, show_user)
 
 
@@ -164,12 +251,16 @@ def groups_of_user(tx: Tx, call: Call[None]) -> dict[str, Any]:
 def projects_of_user(tx: Tx, call: Call[None]) -> dict[str, Any]:
     user = people.user(tx, call.path["user_id"])
     wanted = filters(call, store.PROJECTS, ("name", "domain_id", "enabled", "parent_id"))
-    shown, following = page(tx, call, store.PROJECTS, [store.projects_of_user(user.id), *wanted])
+    shown, following = page(
+        tx, call, store.PROJECTS, [store_grants.projects_of_user(user.id), *wanted]
+    )
     return listed(call, "projects", show_projects(tx, call, shown), following)
 
 
 def list_groups(tx: Tx, call: Call[None]) -> dict[str, Any]:
     wanted = filters(call, store.GROUPS, ("name", "domain_id"))
+    if mine := call.who.scope_domain_id:
+        wanted.append(store.groups.c.domain_id == mine)
     return listing(tx, call, "groups", store.GROUPS, wanted, show_group)
 
 
@@ -199,6 +290,7 @@ def delete_group(tx: Tx, call: Call[None]) -> None:
 def users_in_group(tx: Tx, call: Call[None]) -> dict[str, Any]:
     group = people.group(tx, call.path["group_id"])
     wanted = [store.is_in_group(group.id), *filters(call, store.USERS, ("name", "enabled"))]
+    wanted += expiry_filter(call)
     return listing(tx, call, "users", store.USERS, wanted, show_user)
 
 

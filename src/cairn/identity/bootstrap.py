@@ -3,15 +3,15 @@
 import itertools
 from collections.abc import Sequence
 
-import msgspec
 from msgspec import Struct
 
 from cairn.core.ids import ProjectId, RoleId, UserId
 from cairn.db.engine import Tx
-from cairn.identity import grants, people, places, revocation, store
+from cairn.identity import grants, people, places, store
 from cairn.identity.records import (
     ADMIN_ROLE,
     DEFAULT_DOMAIN,
+    SERVICE_ROLE,
     SYSTEM,
     Actor,
     ActorKind,
@@ -26,7 +26,6 @@ from cairn.identity.records import (
 
 ADMIN = "admin"
 ROLE_ORDER = (ADMIN_ROLE, "manager", "member", "reader")  # each implies the next
-SERVICE_ROLE = "service"
 
 
 class Bootstrapped(Struct, frozen=True, kw_only=True):
@@ -52,9 +51,8 @@ def bootstrap(tx: Tx, admin_password_hash: str, *, reset_password: bool = False)
     project = _admin_project(tx)
     user, is_new = _admin_user(tx, project, admin_password_hash)
     if reset_password and not is_new:
-        store.USERS.save(tx, msgspec.structs.replace(user, enabled=True))
-        store.set_password_hash(tx, user.id, admin_password_hash)
-        revocation.revoke(tx, revocation.of_user(user.id))
+        new = people.NewPassword(hash=admin_password_hash)
+        people.update_user(tx, user.id, {"enabled": True}, new)
     _give(tx, user, roles[0], (Scope(kind=ScopeKind.PROJECT, id=project.id), SYSTEM))
     return Bootstrapped(project_id=project.id, user_id=user.id, is_new=is_new)
 

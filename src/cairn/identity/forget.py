@@ -7,7 +7,22 @@ from collections.abc import Iterator
 
 from cairn.core.ids import DomainId, ProjectId, UserId
 from cairn.db.engine import Tx
-from cairn.identity import catalog_store, domain_config, limit_store, quotas, store, store_grants, store_places
+from cairn.identity import (
+    catalog_store,
+    credential_store,
+    delegation,
+    domain_config,
+    guesses,
+    limit_store,
+    password_store,
+    quotas,
+    revocation,
+    store,
+    store_grants,
+    store_places,
+)
+from cairn.identity.directory import store as directory_store
+from cairn.identity.federation import store as federation_store
 from cairn.identity.records import Actor, ActorKind, GroupId, Scope, ScopeKind
 
 PARTS_MAX = 10_000  # projects, users or groups of a domain that are read at once
@@ -16,12 +31,19 @@ PARTS_MAX = 10_000  # projects, users or groups of a domain that are read at onc
 def user(tx: Tx, user_id: UserId) -> None:
     store_grants.forget_actor(tx, Actor(kind=ActorKind.USER, id=user_id))
     store.forget_memberships(tx, user_id)
+    credential_store.forget_user(tx, user_id)
+    delegation.forget_user(tx, user_id)
+    password_store.forget(tx, user_id)
+    guesses.forget(tx, user_id)
+    federation_store.forget_links(tx, user_id)
+    directory_store.forget(tx, user_id)
     store.USERS.remove(tx, user_id)
 
 
 def group(tx: Tx, group_id: GroupId) -> None:
     store_grants.forget_actor(tx, Actor(kind=ActorKind.GROUP, id=group_id))
     store.forget_group_members(tx, group_id)
+    directory_store.forget(tx, group_id)
     store.GROUPS.remove(tx, group_id)
 
 
@@ -32,11 +54,16 @@ def project(tx: Tx, project_id: ProjectId) -> None:
     quotas.reset_limits(tx, project_id)
     limit_store.forget_project(tx, project_id)
     catalog_store.forget_project(tx, project_id)
+    credential_store.forget_project(tx, project_id)
+    delegation.forget_project(tx, project_id)
     store.PROJECTS.remove(tx, project_id)
 
 
 def domain(tx: Tx, domain_id: DomainId) -> None:
     """With its projects, users, groups and roles."""
+    for provider in federation_store.providers_of_domain(tx, domain_id):
+        revocation.revoke(tx, revocation.of_provider(provider.id))
+        federation_store.remove_provider(tx, provider.id)
     for its_project in _all(tx, store.PROJECTS, domain_id):
         project(tx, its_project.id)
     for its_user in _all(tx, store.USERS, domain_id):

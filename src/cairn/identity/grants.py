@@ -9,9 +9,10 @@ from msgspec import Struct
 from cairn.core.errors import Conflict, Denied, Invalid, NotFound
 from cairn.core.ids import RoleId, UserId
 from cairn.db.engine import Tx
-from cairn.identity import revocation, store
+from cairn.identity import revocation, store, store_grants, store_places
 from cairn.identity.records import (
     ADMIN_ROLE,
+    SERVICE_ROLE,
     SYSTEM,
     Actor,
     ActorKind,
@@ -22,7 +23,7 @@ from cairn.identity.records import (
     ScopeKind,
 )
 
-ASSIGNMENTS_MAX = 10_000
+SUBJECTS_MAX = 2000  # revocations by one change; beyond, whole users instead of users in projects
 
 
 class Held(Struct, frozen=True, kw_only=True):
@@ -40,6 +41,8 @@ def role(tx: Tx, role_id: str) -> Role:
 
 
 def create_role(tx: Tx, new: Role) -> Role:
+    if new.domain_id and store.DOMAINS.get(tx, new.domain_id) is None:
+        raise NotFound(f"Could not find domain: {new.domain_id}.")
     _require_free_name(tx, new)
     return store.ROLES.add(tx, new)
 
@@ -47,21 +50,22 @@ def create_role(tx: Tx, new: Role) -> Role:
 def update_role(tx: Tx, role_id: str, changes: dict[str, Any]) -> Role:
     old = role(tx, role_id)
     new = msgspec.structs.replace(old, **changes)
-    _require_mutable(old, is_kept=new.is_immutable)
+    # What is immutable may be released, and nothing else with it.
+    _require_mutable(old, is_kept=msgspec.structs.replace(old, is_immutable=False) != new)
     if new.domain_id != old.domain_id:
         raise Invalid("Field 'domain_id' of a role cannot be changed.")
     if new.name != old.name:
         _require_free_name(tx, new)
         # Tokens carry names: those with the old one must not live on under it.
-        revocation.revoke(tx, revocation.of_role(old.name))
+        revocation.revoke(tx, revocation.of_role(old.name), role_id=old.id)
     return store.ROLES.save(tx, new)
 
 
 def delete_role(tx: Tx, role_id: str) -> None:
     old = role(tx, role_id)
     _require_mutable(old, is_kept=True)
-    revocation.revoke(tx, *_subjects_of_role(tx, old.id))
-    store.forget_role(tx, old.id)
+    _revoke_role(tx, old.id)
+    store_grants.forget_role(tx, old.id)
     store.ROLES.remove(tx, old.id)
     require_an_admin(tx)
 
@@ -76,26 +80,26 @@ def imply(tx: Tx, prior_id: str, implied_id: str) -> Implication:
             f"Role {implied.id} of a domain cannot be implied by the global role {prior.id}."
         )
     rule = Implication(prior_id=prior.id, implied_id=implied.id)
-    known = store.all_implications(tx)
+    known = store_grants.all_implications(tx)
     if rule in known:
         return rule
     if prior.id in closure([implied.id], implied_by(known)):
         raise Invalid(f"Role {implied.id} implies {prior.id} already: that would be a circle.")
-    store.add_implication(tx, rule)
+    store_grants.add_implication(tx, rule)
     return rule
 
 
 def implication(tx: Tx, prior_id: str, implied_id: str) -> Implication:
     rule = Implication(prior_id=role(tx, prior_id).id, implied_id=role(tx, implied_id).id)
-    if rule not in store.all_implications(tx):
+    if rule not in store_grants.all_implications(tx):
         raise NotFound(f"Role {prior_id} does not imply role {implied_id}.")
     return rule
 
 
 def stop_implying(tx: Tx, prior_id: str, implied_id: str) -> None:
     rule = implication(tx, prior_id, implied_id)
-    revocation.revoke(tx, *_subjects_of_role(tx, rule.prior_id))
-    store.remove_implication(tx, rule)
+    _revoke_role(tx, rule.prior_id)
+    store_grants.remove_implication(tx, rule)
 
 
 def implied_by(rules: Iterable[Implication]) -> Mapping[str, list[str]]:
@@ -123,30 +127,46 @@ def held(tx: Tx, user_id: UserId, scope: Scope, *, group_ids: Collection[str] = 
 
     `group_ids`: groups that the user is in besides, because an identity provider said so.
     """
-    own = store.assignments_of_user(tx, user_id, scope=scope, limit=ASSIGNMENTS_MAX)
-    if group_ids:
-        own += store.assignments_of_groups(tx, group_ids, scope=scope, limit=ASSIGNMENTS_MAX)
+    own, below = store_grants.roles_in(tx, user_id, scope, group_ids)
+    if below and scope.kind is ScopeKind.PROJECT:
+        above = _places_above(tx, scope.id)
+        own += [role_id for role_id, place in below if place in above]
     if not own:
         return []
-    ids = closure({a.role_id for a in own}, implied_by(store.all_implications(tx)))
+    ids = closure(own, implied_by(store_grants.all_implications(tx)))
     found = store.ROLES.many(tx, ids).values()
     # A role of a domain gives what it implies; its name could pass for a global role's.
     names = [Held(id=r.id, name=r.name) for r in found if r.domain_id == ""]
     return sorted(names, key=lambda r: r.name)
 
 
+def _places_above(tx: Tx, project_id: str) -> set[Scope]:
+    """Where a grant that is inherited counts in this project: its domain, and the projects above."""
+    line = store_places.line_of(tx, project_id)
+    projects = {Scope(kind=ScopeKind.PROJECT, id=n.id) for n in line if n.id != project_id}
+    return projects | {Scope(kind=ScopeKind.DOMAIN, id=n.domain_id) for n in line}
+
+
+def rules_the_cloud(tx: Tx, actor: Actor) -> bool:
+    """Whether somebody may do anywhere what only operators and services may."""
+    columns = store.roles.c
+    names = columns.name.in_((ADMIN_ROLE, SERVICE_ROLE))
+    roles = store.ROLES.page(tx, [columns.domain_id == "", names], limit=2)
+    return store_grants.has_any_role(tx, actor, [role.id for role in roles])
+
+
 def grant(tx: Tx, new: Assignment) -> None:
     """Give a role. Repeatable. NotFound when role, actor or scope is not there."""
     require_parts(tx, new)
     _require_same_domain(tx, new)
-    if not store.is_assigned(tx, new):
-        store.add_assignment(tx, new)
+    if not store_grants.is_assigned(tx, new):
+        store_grants.add_assignment(tx, new)
 
 
 def withdraw(tx: Tx, old: Assignment) -> None:
     """Take a role; tokens that were issued with it are void."""
     require_granted(tx, old)
-    store.remove_assignment(tx, old)
+    store_grants.remove_assignment(tx, old)
     revoke_holders(tx, old)
     require_an_admin(tx)
 
@@ -154,7 +174,7 @@ def withdraw(tx: Tx, old: Assignment) -> None:
 def require_granted(tx: Tx, wanted: Assignment) -> None:
     """NotFound unless this very assignment exists."""
     require_parts(tx, wanted)
-    if not store.is_assigned(tx, wanted):
+    if not store_grants.is_assigned(tx, wanted):
         raise NotFound(
             f"Could not find role assignment with role: {wanted.role_id}, {wanted.actor.kind}: "
             f"{wanted.actor.id}, {wanted.scope.kind}: {wanted.scope.id}."
@@ -162,11 +182,24 @@ def require_granted(tx: Tx, wanted: Assignment) -> None:
 
 
 def revoke_holders(tx: Tx, grant: Assignment) -> None:
-    """Void the tokens that somebody got in the scope of an assignment."""
-    holders = [UserId(grant.actor.id)]
+    """Void the tokens that somebody got from an assignment."""
+    revocation.revoke(tx, *_subjects_of(tx, grant))
+
+
+def _subjects_of(tx: Tx, grant: Assignment) -> list[str]:
+    """Whose tokens change with an assignment, and no others' (those of the same users elsewhere, if need be)."""
+    holders, subjects = [UserId(grant.actor.id)], []
     if grant.actor.kind is ActorKind.GROUP:
         holders = store.members_of(tx, [grant.actor.id]).get(grant.actor.id, [])
-    revocation.revoke(tx, *(revocation.of_grant(user_id, grant.scope) for user_id in holders))
+        subjects.append(revocation.of_group(grant.actor.id))
+    if not grant.is_inherited:
+        return subjects + [revocation.of_grant(user_id, grant.scope) for user_id in holders]
+    if grant.scope.kind is ScopeKind.DOMAIN:
+        return subjects + [revocation.of_below(user_id, grant.scope.id) for user_id in holders]
+    below = [Scope(kind=ScopeKind.PROJECT, id=p.id) for p in store_places.below(tx, grant.scope.id)]
+    if len(below) * len(holders) > SUBJECTS_MAX:
+        return subjects + [revocation.of_user(user_id) for user_id in holders]
+    return subjects + [revocation.of_grant(user_id, s) for user_id in holders for s in below]
 
 
 def require_parts(tx: Tx, assignment: Assignment) -> None:
@@ -191,26 +224,28 @@ def require_an_admin(tx: Tx, *, besides_domain: str | None = None) -> None:
     admins = store.ROLES.find(tx, store.roles.c.name == ADMIN_ROLE, store.roles.c.domain_id == "")
     if admins is None:
         return  # Before bootstrap.
-    if not store.has_enabled_user_with(tx, [admins.id], besides_domain=besides_domain):
+    if not store_grants.has_enabled_user_with(tx, [admins.id], besides_domain=besides_domain):
         raise Denied("This would leave the cloud without an enabled user who has the role 'admin'.")
 
 
-def _subjects_of_role(tx: Tx, role_id: RoleId) -> list[str]:
-    """Whose tokens change with a role: those that name it, or hold a domain's role that they do not name."""
-    changed = role(tx, role_id)
-    subjects = set() if changed.domain_id else {revocation.of_role(changed.name)}
-    implied = implied_by(store.all_implications(tx))
+def _revoke_role(tx: Tx, role_id: RoleId) -> None:
+    """Void what a change of a role changes: tokens that name it, or are of those who hold a domain's role
+    that implies it, which no token names."""
+    implied = implied_by(store_grants.all_implications(tx))
     for prior in store.ROLES.many(tx, {*implied, role_id}).values():
-        if prior.domain_id and role_id in closure([prior.id], implied):
-            for grant in store.assignments_where(tx, role_id=prior.id, limit=ASSIGNMENTS_MAX):
-                subjects.add(revocation.of_scope(grant.scope))
-    return sorted(subjects)
+        if not prior.domain_id and prior.id == role_id:
+            revocation.revoke(tx, revocation.of_role(prior.name), role_id=prior.id)
+        elif prior.domain_id and role_id in closure([prior.id], implied):
+            for grant in store_grants.assignments_where(tx, role_id=prior.id):
+                revoke_holders(tx, grant)
 
 
 def _require_same_domain(tx: Tx, new: Assignment) -> None:
     domain_id = role(tx, new.role_id).domain_id
     if not domain_id:
         return
+    if new.scope == SYSTEM:
+        raise Invalid(f"Role {new.role_id} of a domain cannot be given on the system.")
     project = store.PROJECTS.get(tx, new.scope.id) if new.scope.kind is ScopeKind.PROJECT else None
     if domain_id != (project.domain_id if project else new.scope.id):
         raise Denied(f"Role {new.role_id} of domain {domain_id} counts in that domain only.")

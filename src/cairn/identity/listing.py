@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 from msgspec import Struct
-from sqlalchemy import Boolean, ColumnElement
+from sqlalchemy import Boolean, ColumnElement, func
 
 from cairn.db.engine import Tx
 from cairn.http.call import Call
@@ -21,17 +21,50 @@ def link(call: Call[Any], path: str) -> dict[str, str]:
     return {"self": f"{call.base_url}/identity/v3/{path}"}
 
 
+def flag(call: Call[Any], key: str) -> bool:
+    """A flag as Keystone reads it: there, with or without a value, means yes, "0" and "false" no."""
+    return key in call.query and (call.query.get(key) or "").lower() not in ("0", "false")
+
+
 def filters(call: Call[Any], shelf: Shelf[R], names: Iterable[str]) -> list[ColumnElement[bool]]:
-    """Conditions for those of `names` that the query has; the columns have these names."""
+    """Conditions for those of `names` that the query has, also as `name__contains` and the like; the
+    columns have these names. What else the query asks is ignored, as Keystone does."""
     conditions: list[ColumnElement[bool]] = []
     for name in names:
-        value = call.query.get(name)
-        if value is None:
-            continue
         column = shelf.table.c[name]
-        is_flag = isinstance(column.type, Boolean)
-        conditions.append(column.is_(call.query.boolean(name)) if is_flag else column == value)
+        value = call.query.get(name)
+        if isinstance(column.type, Boolean):
+            if value is not None:
+                conditions.append(column.is_(call.query.boolean(name) if value else True))
+            continue
+        if value is not None:
+            conditions.append(column == value)
+        for key in call.query.keys():
+            if key.startswith(f"{name}__"):
+                condition = _inexact(
+                    column, key.removeprefix(f"{name}__"), call.query.get(key) or ""
+                )
+                conditions += [condition] if condition is not None else []
     return conditions
+
+
+def _inexact(column: Any, comparator: str, value: str) -> ColumnElement[bool] | None:
+    """None for a comparator that there is not, or that everything passes. LIKE would tell letters of
+    either case apart on one database only."""
+    is_caseless = comparator.startswith("i")
+    subject, wanted = (func.lower(column), func.lower(value)) if is_caseless else (column, value)
+    match comparator.removeprefix("i"):
+        case "equals":
+            return cast(ColumnElement[bool], subject == wanted)
+        case "contains" if value:
+            return cast(ColumnElement[bool], func.replace(subject, wanted, "") != subject)
+        case "startswith" if value:
+            return cast(ColumnElement[bool], func.substr(subject, 1, len(value)) == wanted)
+        case "endswith" if value:
+            start = func.length(subject) - len(value) + 1
+            return cast(ColumnElement[bool], func.substr(subject, start) == wanted)
+        case _:
+            return None
 
 
 def page(

@@ -1,4 +1,8 @@
-"""Domains and projects: what may be done to the places that things belong to."""
+"""Domains and projects: what may be done to the places that things belong to.
+
+A domain is to Keystone a project that acts as one: it can be asked for, changed and deleted as a project.
+Here it is a domain, and `api_places` shows it as a project where clients want to see one.
+"""
 
 from collections.abc import Collection
 from typing import Any
@@ -6,12 +10,14 @@ from typing import Any
 import msgspec
 
 from cairn.core.errors import Conflict, Denied, Invalid, NotFound
-from cairn.core.ids import DomainId, ProjectId
+from cairn.core.ids import DomainId
 from cairn.db.engine import Tx
-from cairn.identity import forget, grants, revocation, store
+from cairn.identity import forget, grants, revocation, store, store_places
 from cairn.identity.records import Domain, Project
 
 TAGS_MAX = 80
+TREE_MAX = 100_000  # projects of a caller that a tree is compared with
+DEPTH_MAX = 5  # projects below one another, as Keystone's max_project_tree_depth
 
 
 def domain(tx: Tx, domain_id: str) -> Domain:
@@ -21,18 +27,26 @@ def domain(tx: Tx, domain_id: str) -> Domain:
     return found
 
 
-def create_domain(tx: Tx, new: Domain) -> Domain:
+def create_domain(tx: Tx, new: Domain, tags: Collection[str] = ()) -> Domain:
     _require_free_domain_name(tx, new.name)
-    return store.DOMAINS.add(tx, new)
+    if store.DOMAINS.get(tx, new.id) or store.PROJECTS.get(tx, new.id):
+        raise Conflict(f"Conflict occurred attempting to store domain - Duplicate ID, {new.id}.")
+    store.DOMAINS.add(tx, new)
+    _set_tags(tx, new.id, tags)
+    return new
 
 
-def update_domain(tx: Tx, domain_id: str, changes: dict[str, Any]) -> Domain:
+def update_domain(
+    tx: Tx, domain_id: str, changes: dict[str, Any], tags: Collection[str] | None = None
+) -> Domain:
     old = domain(tx, domain_id)
     new = msgspec.structs.replace(old, **changes)
-    _require_mutable(old.is_immutable and new.is_immutable, f"domain {old.id}")
+    _require_mutable(old, new, tags, f"domain {old.id}")
     if new.name != old.name:
         _require_free_domain_name(tx, new.name)
     store.DOMAINS.save(tx, new)
+    if tags is not None:
+        _set_tags(tx, new.id, tags)
     if old.enabled and not new.enabled:
         grants.require_an_admin(tx, besides_domain=old.id)
         revocation.revoke(tx, revocation.of_domain(old.id))
@@ -42,10 +56,12 @@ def update_domain(tx: Tx, domain_id: str, changes: dict[str, Any]) -> Domain:
 def delete_domain(tx: Tx, domain_id: str) -> None:
     """Delete a disabled domain with its projects, users, groups and roles."""
     old = domain(tx, domain_id)
-    _require_mutable(old.is_immutable, f"domain {old.id}")
+    _require_mutable(old, None, None, f"domain {old.id}")
     if old.enabled:
         raise Denied("Cannot delete a domain that is enabled, please disable it first.")
-    revocation.revoke(tx, revocation.of_domain(old.id))
+    # Users of other domains may have roles anywhere by a group of this one.
+    guests = store.guests_of_groups(tx, old.id)
+    revocation.revoke(tx, revocation.of_domain(old.id), *map(revocation.of_user, guests))
     forget.domain(tx, old.id)
     grants.require_an_admin(tx)
 
@@ -62,16 +78,26 @@ def project_exists(tx: Tx, project_id: str) -> bool:
 
 
 def create_project(tx: Tx, new: Project, tags: Collection[str] = ()) -> Project:
-    domain(tx, new.domain_id)
+    """Invalid where the place that it shall have cannot be: so Keystone says, not 404."""
+    its_domain = store.DOMAINS.get(tx, new.domain_id)
+    if its_domain is None:
+        raise Invalid(f"Could not find domain: {new.domain_id}.")
+    above: list[Project] = []
     if new.parent_id != new.domain_id:
-        parent = project(tx, new.parent_id)
+        parent = store.PROJECTS.get(tx, new.parent_id)
+        if parent is None:
+            raise Invalid(f"Could not find project: {new.parent_id}.")
         if parent.domain_id != new.domain_id:
-            raise Invalid("Field 'parent_id' names a project of another domain.")
-        if not parent.enabled:
-            raise Denied(f"Cannot create a project under the disabled project {parent.id}.")
+            raise Invalid("Field 'parent_id' names a project or domain that is not of the domain.")
+        above = [parent, *store_places.ancestors(tx, parent.id)]
+    for place in (its_domain, *above):
+        if not place.enabled:
+            raise Invalid(f"Cannot create a project below {place.id}, which is disabled.")
+    if len(above) >= DEPTH_MAX:
+        raise Denied(f"Max hierarchy depth reached for {new.parent_id} branch.")
     _require_free_project_name(tx, new.domain_id, new.name)
     store.PROJECTS.add(tx, new)
-    store.replace_tags(tx, new.id, sorted(set(tags)))
+    _set_tags(tx, new.id, tags)
     return new
 
 
@@ -80,22 +106,36 @@ def update_project(
 ) -> Project:
     old = project(tx, project_id)
     new = msgspec.structs.replace(old, **changes)
-    _require_mutable(old.is_immutable and new.is_immutable, f"project {old.id}")
-    if new.domain_id != old.domain_id or new.parent_id != old.parent_id:
-        raise Invalid("A project cannot be moved to another domain or parent.")
+    if new.domain_id != old.domain_id:
+        raise Invalid("Cannot change Domain ID: field 'domain_id' of a project is for good.")
+    if new.parent_id != old.parent_id:
+        raise Denied("Update of 'parent_id' is not allowed.")
+    _require_mutable(old, new, tags, f"project {old.id}")
     if new.name != old.name:
         _require_free_project_name(tx, new.domain_id, new.name)
+    if new.enabled and not old.enabled:
+        _require_enabled_above(tx, old)
     store.PROJECTS.save(tx, new)
     if tags is not None:
-        set_tags(tx, new.id, tags)
+        _set_tags(tx, new.id, tags)
     if old.enabled and not new.enabled:
+        if store_places.is_enabled_below(tx, old.id):
+            raise Denied(
+                f"Cannot disable project {old.id} since its subtree contains enabled projects."
+            )
         revocation.revoke(tx, revocation.of_project(old.id))
     return new
 
 
+def _require_enabled_above(tx: Tx, old: Project) -> None:
+    for place in (domain(tx, old.domain_id), *store_places.ancestors(tx, old.id)):
+        if not place.enabled:
+            raise Denied(f"Cannot enable project {old.id} since {place.id} above it is disabled.")
+
+
 def delete_project(tx: Tx, project_id: str) -> None:
     old = project(tx, project_id)
-    _require_mutable(old.is_immutable, f"project {old.id}")
+    _require_mutable(old, None, None, f"project {old.id}")
     if store.PROJECTS.find(tx, store.projects.c.parent_id == old.id) is not None:
         raise Denied(f"Cannot delete the project {old.id} since it is not a leaf in the hierarchy.")
     revocation.revoke(tx, revocation.of_project(old.id))
@@ -103,11 +143,20 @@ def delete_project(tx: Tx, project_id: str) -> None:
     grants.require_an_admin(tx)
 
 
-def set_tags(tx: Tx, project_id: ProjectId, tags: Collection[str]) -> list[str]:
-    kept = sorted(set(tags))
-    if len(kept) > TAGS_MAX:
+def set_tags(tx: Tx, id_: str, tags: Collection[str]) -> list[str]:
+    """The tags of a project, or of a domain as a project."""
+    place = store.DOMAINS.get(tx, id_) or project(tx, id_)
+    _require_mutable(place, None, None, f"tags of {place.id}")
+    return _set_tags(tx, place.id, tags)
+
+
+def _set_tags(tx: Tx, id_: str, tags: Collection[str]) -> list[str]:
+    if len(set(tags)) < len(tags):
+        raise Invalid("Field 'tags' has an entry twice.")
+    if len(tags) > TAGS_MAX:
         raise Invalid(f"Field 'tags' may have at most {TAGS_MAX} entries.")
-    store.replace_tags(tx, project_id, kept)
+    kept = sorted(tags)
+    store_places.replace_tags(tx, id_, kept)
     return kept
 
 
@@ -128,6 +177,13 @@ def _require_free_project_name(tx: Tx, domain_id: DomainId, name: str) -> None:
         )
 
 
-def _require_mutable(is_immutable: bool, what: str) -> None:
-    if is_immutable:
+def _require_mutable(
+    old: Domain | Project,
+    new: Domain | Project | None,
+    tags: Collection[str] | None,
+    what: str,
+) -> None:
+    """What is immutable may be released, and nothing else with it. `new` is None for what is no release."""
+    is_release = new == msgspec.structs.replace(old, is_immutable=False) and tags is None
+    if old.is_immutable and not is_release:
         raise Denied(f"Cannot change the {what}: its option 'immutable' is set.")

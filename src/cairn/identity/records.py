@@ -4,6 +4,7 @@ A password's hash is in no record: it never leaves `store` but through the one f
 A user may have attributes of any name (Keystone's "extra"); nobody here gives them a meaning.
 """
 
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, NewType
 
@@ -15,6 +16,7 @@ GroupId = NewType("GroupId", str)
 
 DEFAULT_DOMAIN = DomainId("default")
 ADMIN_ROLE = "admin"
+SERVICE_ROLE = "service"
 
 
 class Domain(Struct, frozen=True, kw_only=True):
@@ -47,6 +49,7 @@ class User(Struct, frozen=True, kw_only=True):
     email: str | None = None
     options: dict[str, Any] = {}
     extra: dict[str, Any] = {}
+    password_expires_at: datetime | None = None
 
 
 class Group(Struct, frozen=True, kw_only=True):
@@ -95,11 +98,12 @@ class Actor(Struct, frozen=True, kw_only=True):
 
 
 class Assignment(Struct, frozen=True, kw_only=True):
-    """`actor` has `role_id` in `scope`."""
+    """`actor` has `role_id` in `scope`; one that is inherited, in every project below it instead."""
 
     actor: Actor
     scope: Scope
     role_id: RoleId
+    is_inherited: bool = False
 
 
 class Implication(Struct, frozen=True, kw_only=True):
@@ -114,3 +118,11 @@ class Event(Struct, frozen=True, kw_only=True):
 
     number: int
     subject: str
+
+
+class Revocation(Struct, frozen=True):
+    """A revocation as it is shown."""
+
+    subject: str
+    revoked_at: datetime
+    role_id: str | None = None

@@ -45,6 +45,11 @@ def of_grant(user_id: UserId, scope: Scope) -> str:
     return f"grant:{user_id}:{scope.kind}:{scope.id}"
 
 
+def of_below(user_id: UserId, domain_id: str) -> str:
+    """Of a user's tokens for projects of a domain, whichever they are."""
+    return f"below:{user_id}:{domain_id}"
+
+
 def of_delegation(kind: str, id_: str) -> str:
     """Of an application credential, a trust, an OAuth access token."""
     return f"{kind}:{id_}"
@@ -64,11 +69,10 @@ def of_role(name: str) -> str:
     return f"role:{name}"
 
 
-def revoke(tx: Tx, *subjects: str) -> None:
-    """Void every token of these subjects that was issued up to now."""
-    for subject in subjects:
-        store.add_revocation(tx, subject)
+def revoke(tx: Tx, *subjects: str, role_id: str | None = None) -> None:
+    """Void every token of these subjects that was issued up to now. `role_id`: of the role they name."""
     if subjects:
+        store.add_revocations(tx, subjects, role_id=role_id)
         tx.wake(TOPIC)
 
 

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from cairn.core.errors import Invalid
+from cairn.identity.user_options import UserOptions
 
 W = TypeVar("W", bound=Struct)
 
@@ -21,8 +22,8 @@ Tag = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"\A[^\x00/,]*\Z
 Tags = Annotated[list[Tag], Meta(max_length=80)]
 
 EXTRA_BYTES_MAX = 16 * 1024
-_OURS = {"id", "links", "password_expires_at", "is_domain"}
-"""What clients echo from a reply, and must not become an attribute."""
+_OURS = {"id", "links", "password_expires_at", "is_domain", "original_password"}
+"""What clients echo from a reply, or send besides, and must not become an attribute."""
 
 
 class Options(Struct, frozen=True, forbid_unknown_fields=True):
@@ -34,6 +35,8 @@ class DomainWish(Struct, frozen=True, kw_only=True):
     description: Words | UnsetType | None = UNSET
     enabled: bool | UnsetType = UNSET
     options: Options | UnsetType = UNSET
+    tags: Tags | UnsetType = UNSET
+    explicit_domain_id: Id | UnsetType | None = UNSET
 
 
 class ProjectWish(Struct, frozen=True, kw_only=True):
@@ -44,6 +47,7 @@ class ProjectWish(Struct, frozen=True, kw_only=True):
     enabled: bool | UnsetType = UNSET
     options: Options | UnsetType = UNSET
     tags: Tags | UnsetType = UNSET
+    is_domain: bool | UnsetType = UNSET
 
 
 class UserWish(Struct, frozen=True, kw_only=True):
@@ -53,7 +57,7 @@ class UserWish(Struct, frozen=True, kw_only=True):
     default_project_id: Id | UnsetType | None = UNSET
     description: Words | UnsetType | None = UNSET
     email: Words | UnsetType | None = UNSET
-    options: dict[str, Any] | UnsetType = UNSET
+    options: UserOptions | UnsetType = UNSET
     password: str | UnsetType | None = UNSET
 
 
@@ -94,7 +98,7 @@ class TagsBody(Struct, frozen=True, forbid_unknown_fields=True):
     tags: Tags
 
 
-class PasswordChange(Struct, frozen=True, kw_only=True):
+class PasswordChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     password: str
     original_password: str
 
@@ -167,6 +171,17 @@ class RoleRef(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return self.id, self.name
 
 
+class TotpUserRef(Struct, frozen=True, kw_only=True):
+    passcode: Annotated[str, Meta(max_length=64)]
+    id: Ref | None = None
+    name: Ref | None = None
+    domain: DomainRef | None = None
+
+
+class TotpMethod(Struct, frozen=True, kw_only=True):
+    user: TotpUserRef
+
+
 class SystemRef(Struct, frozen=True, kw_only=True):
     all: bool
 
@@ -175,7 +190,9 @@ class IdentityRef(Struct, frozen=True, kw_only=True):
     methods: Annotated[list[str], Meta(min_length=1, max_length=8)]
     password: PasswordMethod | None = None
     token: TokenMethod | None = None
+    totp: TotpMethod | None = None
     application_credential: ApplicationCredentialMethod | None = None
+    oauth1: dict[str, Any] | None = None
 
 
 class ScopeRef(Struct, frozen=True, kw_only=True):
@@ -218,6 +235,8 @@ def read(
     if isinstance(options, Options):
         changes["is_immutable"] = bool(options.immutable)
         del changes["options"]
+    if isinstance(options, UserOptions):
+        changes["options"] = options.given()
     return changes, extra
 
 

@@ -1,11 +1,12 @@
 """Identity's tables and questions.
 
 Domains, projects, users, groups and roles are asked the same few questions, so one `Shelf` answers for
-each. References between them are kept by the verbs, not by foreign keys: an assignment's actor and scope
-are of several kinds, and deleting has to say which tokens it voids anyway.
+each; trees and tags are in `store_places`, who has which role in `store_grants`. References between them
+are kept by the verbs, not by foreign keys: an assignment's actor and scope are of several kinds, and
+deleting has to say which tokens it voids anyway.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
@@ -15,40 +16,24 @@ from sqlalchemy import (
     Boolean,
     Column,
     ColumnElement,
-    Index,
     Integer,
     String,
     Table,
     Text,
     UniqueConstraint,
-    and_,
     bindparam,
-    or_,
     select,
 )
 
 from cairn.core.errors import Invalid
-from cairn.core.ids import ProjectId, RoleId, UserId
+from cairn.core.ids import UserId
 from cairn.db.columns import Json, Time, id_column, metadata
 from cairn.db.engine import Tx
-from cairn.identity.records import (
-    Actor,
-    ActorKind,
-    Assignment,
-    Domain,
-    Event,
-    Group,
-    GroupId,
-    Implication,
-    Project,
-    Role,
-    Scope,
-    ScopeKind,
-    User,
-)
+from cairn.identity.records import Domain, Event, Group, GroupId, Project, Revocation, Role, User
 
 R = TypeVar("R", bound=Struct)
 _Extra = Json(dict[str, Any])
+IDS_MAX = 10_000  # in one statement: databases bound the number of its variables
 
 domains = Table(
     "identity_domains",
@@ -75,13 +60,6 @@ projects = Table(
     UniqueConstraint("domain_id", "name"),
 )
 
-project_tags = Table(
-    "identity_project_tags",
-    metadata,
-    id_column("project_id", primary_key=True),
-    Column("tag", String(255), primary_key=True),
-)
-
 users = Table(
     "identity_users",
     metadata,
@@ -95,6 +73,11 @@ users = Table(
     Column("options", _Extra, nullable=False),
     Column("extra", _Extra, nullable=False),
     Column("password_hash", Text),
+    Column("password_made_at", Time),
+    Column("password_expires_at", Time),
+    # Whether the user has chosen it, and not somebody for the user.
+    Column("password_is_own", Boolean, nullable=False, server_default="0"),
+    Column("active_at", Time),  # the last sign-in, to the day; kept only where somebody asks for it
     UniqueConstraint("domain_id", "name"),
 )
 
@@ -128,30 +111,13 @@ roles = Table(
     UniqueConstraint("domain_id", "name"),
 )
 
-implications = Table(
-    "identity_implications",
-    metadata,
-    id_column("prior_id", primary_key=True),
-    id_column("implied_id", primary_key=True),
-)
-
-assignments = Table(
-    "identity_assignments",
-    metadata,
-    Column("scope_kind", String(8), primary_key=True),
-    id_column("scope_id", primary_key=True),
-    Column("actor_kind", String(8), primary_key=True),
-    id_column("actor_id", primary_key=True),
-    id_column("role_id", primary_key=True, index=True),
-    Index("ix_identity_assignments_actor", "actor_id", "actor_kind"),
-)
-
 revocations = Table(
     "identity_revocations",
     metadata,
     Column("number", BigInteger, primary_key=True, autoincrement=False),
     Column("subject", String(255), nullable=False),
     Column("revoked_at", Time, nullable=False, index=True),
+    id_column("role_id"),  # where the subject is a role's name
 )
 
 revocation_count = Table(
@@ -168,24 +134,26 @@ class Shelf(Generic[R]):
     def __init__(self, table: Table, kind: type[R]) -> None:
         self.table = table
         self._kind: type[R] = kind
-        self._columns = [table.c[name] for name in kind.__struct_fields__]
+        self.columns = [table.c[name] for name in kind.__struct_fields__]
         # Made once: building a statement costs more than running this one.
-        self._by_id = select(*self._columns).where(table.c.id == bindparam("id"))
+        self._by_id = select(*self.columns).where(table.c.id == bindparam("id"))
 
     def get(self, tx: Tx, id_: str) -> R | None:
         row = tx.execute(self._by_id, {"id": id_}).first()
         return None if row is None else self._kind(**row._mapping)
 
     def find(self, tx: Tx, *conditions: ColumnElement[bool]) -> R | None:
-        row = tx.execute(select(*self._columns).where(*conditions).limit(1)).first()
+        row = tx.execute(select(*self.columns).where(*conditions).limit(1)).first()
         return None if row is None else self._kind(**row._mapping)
 
     def many(self, tx: Tx, ids: Collection[str]) -> dict[str, R]:
         """The records with these ids, by id; those that are not there are left out."""
-        if not ids:
-            return {}
-        rows = tx.execute(select(*self._columns).where(self.table.c.id.in_(set(ids))))
-        return {row.id: self._kind(**row._mapping) for row in rows}
+        wanted, found = sorted(set(ids)), {}
+        for at in range(0, len(wanted), IDS_MAX):
+            some = wanted[at : at + IDS_MAX]
+            for row in tx.execute(select(*self.columns).where(self.table.c.id.in_(some))):
+                found[row.id] = self._kind(**row._mapping)
+        return found
 
     def page(
         self,
@@ -200,7 +168,7 @@ class Shelf(Generic[R]):
             if self.get(tx, marker) is None:
                 raise Invalid(f"Marker '{marker[:64]}' could not be found.")
             conditions = (*conditions, self.table.c.id > marker)
-        query = select(*self._columns).where(*conditions).order_by(self.table.c.id).limit(limit)
+        query = select(*self.columns).where(*conditions).order_by(self.table.c.id).limit(limit)
         return [self._kind(**row._mapping) for row in tx.execute(query)]
 
     def add(self, tx: Tx, record: R) -> R:
@@ -248,51 +216,6 @@ def replace_password_hash(tx: Tx, user_id: UserId, *, old: str, new: str) -> Non
     )
 
 
-# Projects
-
-
-def tags_of(tx: Tx, project_ids: Collection[str]) -> dict[str, list[str]]:
-    if not project_ids:
-        return {}
-    query = (
-        select(project_tags.c.project_id, project_tags.c.tag)
-        .where(project_tags.c.project_id.in_(set(project_ids)))
-        .order_by(project_tags.c.tag)
-    )
-    found: dict[str, list[str]] = {}
-    for row in tx.execute(query):
-        found.setdefault(row.project_id, []).append(row.tag)
-    return found
-
-
-def replace_tags(tx: Tx, project_id: ProjectId, tags: Iterable[str]) -> None:
-    tx.execute(project_tags.delete().where(project_tags.c.project_id == project_id))
-    rows = [{"project_id": project_id, "tag": tag} for tag in tags]
-    if rows:
-        tx.execute(project_tags.insert(), rows)
-
-
-def has_tag(tag: str) -> ColumnElement[bool]:
-    """A condition on projects."""
-    return has_any_tag([tag])
-
-
-def has_any_tag(tags: Collection[str]) -> ColumnElement[bool]:
-    return projects.c.id.in_(select(project_tags.c.project_id).where(project_tags.c.tag.in_(tags)))
-
-
-def has_all_tags(tags: Collection[str]) -> ColumnElement[bool]:
-    return and_(*(has_tag(tag) for tag in tags))
-
-
-def forget_default_project(tx: Tx, project_id: ProjectId) -> None:
-    tx.execute(
-        users.update()
-        .where(users.c.default_project_id == project_id)
-        .values(default_project_id=None)
-    )
-
-
 # Groups
 
 
@@ -329,6 +252,17 @@ def members_of(tx: Tx, group_ids: Collection[str]) -> dict[str, list[UserId]]:
     return found
 
 
+def guests_of_groups(tx: Tx, domain_id: str) -> list[UserId]:
+    """Users of other domains who are in a group of this one."""
+    query = (
+        select(members.c.user_id)
+        .join(groups, groups.c.id == members.c.group_id)
+        .join(users, users.c.id == members.c.user_id)
+        .where(groups.c.domain_id == domain_id, users.c.domain_id != domain_id)
+    )
+    return [UserId(user_id) for user_id in tx.execute(query.distinct()).scalars()]
+
+
 def is_in_group(group_id: GroupId) -> ColumnElement[bool]:
     """A condition on users."""
     return users.c.id.in_(select(members.c.user_id).where(members.c.group_id == group_id))
@@ -347,200 +281,6 @@ def forget_memberships(tx: Tx, user_id: UserId) -> None:
     tx.execute(members.delete().where(members.c.user_id == user_id))
 
 
-# Roles
-
-
-def all_implications(tx: Tx) -> list[Implication]:
-    query = select(implications).order_by(implications.c.prior_id, implications.c.implied_id)
-    return [Implication(**row._mapping) for row in tx.execute(query)]
-
-
-def add_implication(tx: Tx, rule: Implication) -> None:
-    tx.execute(implications.insert().values(prior_id=rule.prior_id, implied_id=rule.implied_id))
-
-
-def remove_implication(tx: Tx, rule: Implication) -> bool:
-    done = tx.execute(
-        implications.delete().where(
-            implications.c.prior_id == rule.prior_id, implications.c.implied_id == rule.implied_id
-        )
-    )
-    return done.rowcount == 1
-
-
-def forget_role(tx: Tx, role_id: RoleId) -> None:
-    tx.execute(assignments.delete().where(assignments.c.role_id == role_id))
-    tx.execute(
-        implications.delete().where(
-            or_(implications.c.prior_id == role_id, implications.c.implied_id == role_id)
-        )
-    )
-
-
-# Assignments
-
-
-def assignments_where(
-    tx: Tx,
-    *,
-    actor: Actor | None = None,
-    scope: Scope | None = None,
-    scope_kind: ScopeKind | None = None,
-    role_id: RoleId | None = None,
-    limit: int,
-) -> list[Assignment]:
-    conditions: list[ColumnElement[bool]] = []
-    if actor is not None:
-        conditions.append(_is_actor(actor))
-    if scope is not None:
-        conditions.append(_is_scope(scope))
-    if scope_kind is not None:
-        conditions.append(assignments.c.scope_kind == scope_kind)
-    if role_id is not None:
-        conditions.append(assignments.c.role_id == role_id)
-    return _assignments(tx, conditions, limit=limit)
-
-
-def assignments_of_user(
-    tx: Tx, user_id: UserId, *, scope: Scope | None = None, limit: int
-) -> list[Assignment]:
-    """The user's own and those of the user's groups."""
-    return _assignments(
-        tx, [_reaches(user_id), *([_is_scope(scope)] if scope else [])], limit=limit
-    )
-
-
-def assignments_of_groups(
-    tx: Tx, group_ids: Collection[str], *, scope: Scope, limit: int
-) -> list[Assignment]:
-    is_one = and_(
-        assignments.c.actor_kind == ActorKind.GROUP, assignments.c.actor_id.in_(set(group_ids))
-    )
-    return _assignments(tx, [is_one, _is_scope(scope)], limit=limit)
-
-
-def is_assigned(tx: Tx, wanted: Assignment) -> bool:
-    return bool(
-        assignments_where(
-            tx, actor=wanted.actor, scope=wanted.scope, role_id=wanted.role_id, limit=1
-        )
-    )
-
-
-def add_assignment(tx: Tx, new: Assignment) -> None:
-    tx.execute(
-        assignments.insert().values(
-            scope_kind=new.scope.kind,
-            scope_id=new.scope.id,
-            actor_kind=new.actor.kind,
-            actor_id=new.actor.id,
-            role_id=new.role_id,
-        )
-    )
-
-
-def remove_assignment(tx: Tx, old: Assignment) -> bool:
-    done = tx.execute(
-        assignments.delete().where(
-            _is_actor(old.actor), _is_scope(old.scope), assignments.c.role_id == old.role_id
-        )
-    )
-    return done.rowcount == 1
-
-
-def forget_actor(tx: Tx, actor: Actor) -> None:
-    tx.execute(assignments.delete().where(_is_actor(actor)))
-
-
-def forget_scope(tx: Tx, scope: Scope) -> None:
-    tx.execute(assignments.delete().where(_is_scope(scope)))
-
-
-def projects_of_user(user_id: UserId) -> ColumnElement[bool]:
-    """A condition on projects: the user has a role there."""
-    return projects.c.id.in_(
-        select(assignments.c.scope_id).where(
-            assignments.c.scope_kind == ScopeKind.PROJECT, _reaches(user_id)
-        )
-    )
-
-
-def domains_of_user(user_id: UserId) -> ColumnElement[bool]:
-    """A condition on domains: the user has a role there."""
-    return domains.c.id.in_(
-        select(assignments.c.scope_id).where(
-            assignments.c.scope_kind == ScopeKind.DOMAIN, _reaches(user_id)
-        )
-    )
-
-
-def has_enabled_user_with(
-    tx: Tx, role_ids: Collection[str], *, besides_domain: str | None = None
-) -> bool:
-    """Whether an enabled user has one of these roles anywhere, directly or through a group.
-
-    Users of the domain `besides_domain` do not count.
-    """
-    held = assignments.c.role_id.in_(set(role_ids))
-    direct = select(assignments.c.actor_id).where(assignments.c.actor_kind == ActorKind.USER, held)
-    through_group = (
-        select(members.c.user_id)
-        .join(assignments, assignments.c.actor_id == members.c.group_id)
-        .where(assignments.c.actor_kind == ActorKind.GROUP, held)
-    )
-    query = select(users.c.id).where(
-        users.c.enabled, or_(users.c.id.in_(direct), users.c.id.in_(through_group))
-    )
-    if besides_domain is not None:
-        query = query.where(users.c.domain_id != besides_domain)
-    return tx.execute(query.limit(1)).first() is not None
-
-
-def _assignments(
-    tx: Tx, conditions: Sequence[ColumnElement[bool]], *, limit: int
-) -> list[Assignment]:
-    query = (
-        select(assignments)
-        .where(*conditions)
-        .order_by(
-            assignments.c.scope_kind,
-            assignments.c.scope_id,
-            assignments.c.actor_kind,
-            assignments.c.actor_id,
-            assignments.c.role_id,
-        )
-        .limit(limit)
-    )
-    return [
-        Assignment(
-            actor=Actor(kind=ActorKind(row.actor_kind), id=row.actor_id),
-            scope=Scope(kind=ScopeKind(row.scope_kind), id=row.scope_id),
-            role_id=row.role_id,
-        )
-        for row in tx.execute(query)
-    ]
-
-
-def _is_actor(actor: Actor) -> ColumnElement[bool]:
-    return and_(assignments.c.actor_kind == actor.kind, assignments.c.actor_id == actor.id)
-
-
-def _is_scope(scope: Scope) -> ColumnElement[bool]:
-    return and_(assignments.c.scope_kind == scope.kind, assignments.c.scope_id == scope.id)
-
-
-def _reaches(user_id: UserId) -> ColumnElement[bool]:
-    return or_(
-        and_(assignments.c.actor_kind == ActorKind.USER, assignments.c.actor_id == user_id),
-        and_(
-            assignments.c.actor_kind == ActorKind.GROUP,
-            assignments.c.actor_id.in_(
-                select(members.c.group_id).where(members.c.user_id == user_id)
-            ),
-        ),
-    )
-
-
 # Revocations
 
 
@@ -549,14 +289,16 @@ def revocations_made(tx: Tx) -> int:
     return tx.execute(select(revocation_count.c.number)).scalar() or 0
 
 
-def add_revocation(tx: Tx, subject: str) -> int:
+def add_revocations(tx: Tx, subjects: Sequence[str], *, role_id: str | None = None) -> None:
     # One row that everybody raises puts revocations in one order, the order of their commits.
-    done = tx.execute(revocation_count.update().values(number=revocation_count.c.number + 1))
+    count = len(subjects)
+    done = tx.execute(revocation_count.update().values(number=revocation_count.c.number + count))
     if done.rowcount == 0:
-        tx.execute(revocation_count.insert().values(id=1, number=1))
-    number = revocations_made(tx)
-    tx.execute(revocations.insert().values(number=number, subject=subject, revoked_at=tx.now))
-    return number
+        tx.execute(revocation_count.insert().values(id=1, number=count))
+    first = revocations_made(tx) - count + 1
+    common = {"revoked_at": tx.now, "role_id": role_id}
+    rows = [{"number": n, "subject": s, **common} for n, s in enumerate(subjects, first)]
+    tx.execute(revocations.insert(), rows)
 
 
 def revocations_after(tx: Tx, number: int) -> list[Event]:
@@ -566,6 +308,14 @@ def revocations_after(tx: Tx, number: int) -> list[Event]:
         .order_by(revocations.c.number)
     )
     return [Event(**row._mapping) for row in tx.execute(query)]
+
+
+def revocations_since(tx: Tx, moment: datetime | None) -> list[Revocation]:
+    """All that are held, or those made at that moment or later, in their order."""
+    query = select(*(revocations.c[name] for name in Revocation.__struct_fields__))
+    if moment is not None:
+        query = query.where(revocations.c.revoked_at >= moment)
+    return [Revocation(*row) for row in tx.execute(query.order_by(revocations.c.number))]
 
 
 def has_revocations_before(tx: Tx, moment: datetime) -> bool:

@@ -27,6 +27,7 @@ from cairn.identity.revocation import Revocations
 TOKEN_CHARACTERS_MAX = 8192  # longer ones are not ours and are not worth decrypting
 REMEMBERED_MAX = 8192  # tokens; about 1.5 KiB each
 _FORM = 1  # of the payload; raised when its fields change
+RECEIPT_FORM = 101  # the same fields, but good for no request
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _REFUSAL = "The request you have made requires authentication."
 
@@ -37,6 +38,7 @@ class Federation(Struct, frozen=True, array_like=True):
     provider_id: str
     protocol_id: str
     group_ids: tuple[str, ...] = ()
+    is_local: bool = False  # the user is one of ours, whom the provider only signs in
 
 
 class Payload(Struct, frozen=True, kw_only=True, array_like=True, dict=True):
@@ -85,6 +87,7 @@ class Payload(Struct, frozen=True, kw_only=True, array_like=True, dict=True):
         ]
         if self.project_domain_id is not None:
             found.append(revocation.of_domain(self.project_domain_id))
+            found.append(revocation.of_below(self.user_id, self.project_domain_id))
         if self.scope is not None:
             found.append(revocation.of_scope(self.scope))
             found.append(revocation.of_grant(self.user_id, self.scope))
@@ -94,6 +97,8 @@ class Payload(Struct, frozen=True, kw_only=True, array_like=True, dict=True):
             found += lent.hangs_on
             if self.scope is not None:
                 found.append(revocation.of_grant(lent.owner_id, self.scope))
+            if self.project_domain_id is not None:
+                found.append(revocation.of_below(lent.owner_id, self.project_domain_id))
         if self.federation is not None:
             found.append(revocation.of_provider(self.federation.provider_id))
             found += (revocation.of_group(group_id) for group_id in self.federation.group_ids)
@@ -108,9 +113,11 @@ class Payload(Struct, frozen=True, kw_only=True, array_like=True, dict=True):
             scope_domain_id=self.scope_domain_id,
             is_system=self.is_system,
             roles=frozenset(self.roles),
-            is_admin=ADMIN_ROLE in self.roles,
+            # With a token for a domain one rules that domain, not the projects of all.
+            is_admin=ADMIN_ROLE in self.roles and self.scope_domain_id is None,
             audit_id=self.audit_ids[0],
             delegation=self.delegation,
+            group_ids=self.federation.group_ids if self.federation else (),
         )
 
 
@@ -172,7 +179,15 @@ class TokenIssuer:
             self._remembered.popitem(last=False)
         return known
 
-    def _read(self, token: str) -> Payload:
+    def receipt(self, text: str) -> Payload:
+        """What a valid receipt says (`receipts`); Unauthenticated as `authenticate`."""
+        if len(text) > TOKEN_CHARACTERS_MAX or not text.isascii():
+            raise Unauthenticated(_REFUSAL, because="not a receipt of ours")
+        payload = self._read(text, RECEIPT_FORM)
+        self.require_alive(payload)
+        return payload
+
+    def _read(self, token: str, form: int = _FORM) -> Payload:
         data = self._keys.read((token + "=" * (-len(token) % 4)).encode())
         if data is None:
             raise Unauthenticated(_REFUSAL, because="the token was not signed by us")
@@ -180,7 +195,7 @@ class TokenIssuer:
             payload = _decode(data)
         except msgspec.DecodeError as error:
             raise Unauthenticated(_REFUSAL, because="a token of another version") from error
-        if payload.form != _FORM:
+        if payload.form != form:
             raise Unauthenticated(_REFUSAL, because="a token of another version")
         return payload
 
