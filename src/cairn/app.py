@@ -10,6 +10,7 @@ import gc
 import signal
 import socket
 import ssl
+import sys
 import tempfile
 import uuid
 from collections.abc import Callable
@@ -21,6 +22,9 @@ import uvloop
 from msgspec import Struct
 
 from cairn import __version__, handover, health, membership, operator, serving, slices
+from cairn.audit import api as audit_api
+from cairn.audit.control import AuditKeeper
+from cairn.audit.service import Trail
 from cairn.compute import aggregates, api_drain, marks, mover, placing, recovery
 from cairn.compute import api as compute_api
 from cairn.compute import control as compute_control
@@ -46,15 +50,21 @@ from cairn.fleet.records import DEFAULT_ZONE
 from cairn.fleet.stream import NodeStreams
 from cairn.host import certs, prepare, processes
 from cairn.http import policies as http_policies
+from cairn.http.connections import Crowd
+from cairn.http.limits import Limits
+from cairn.http.origin import Origins
 from cairn.http.policies import Policies
+from cairn.http.rates import Limiter, Rates
 from cairn.http.routes import Service
 from cairn.http.shell import Shell
 from cairn.identity import api as identity_api
 from cairn.identity import bootstrap, catalog
 from cairn.identity import control as identity_control
+from cairn.identity.activity import InactivityKeeper
 from cairn.identity.keys import KeyRepository
 from cairn.identity.passwords import Passwords
 from cairn.identity.revocation import Revocations
+from cairn.identity.security import Security
 from cairn.identity.tokens import TokenIssuer
 from cairn.image import api as image_api
 from cairn.image import control as image_control
@@ -80,6 +90,7 @@ NOWHERE = Addresses(api=("127.0.0.1:8443",))
 # Hosts whose connections may wait to be accepted: after a restart all of them come at once, and each that
 # does not fit tries again seconds later. The system's own limit (net.core.somaxconn) is usually this, too.
 NODE_BACKLOG = 4096
+SWITCH_S = 0.0005
 GC_THRESHOLDS = (20_000, 20, 100)
 GOODBYE_S = 10  # how long requests under way may take to end when the process is told to stop
 
@@ -94,6 +105,8 @@ class CloudOptions(Struct, frozen=True, kw_only=True):
     admin_password: str  # of the first administrator, if there is none yet
     region: str = "RegionOne"
     token_lifetime_s: int = 3600
+    audit_days: int = 90
+    security: Security = Security()
     upload_gib_max: int = 512
     migrations_at_once: int = mover.AT_ONCE
     lost_after_s: float = fleet_control.LOST_AFTER_S
@@ -102,6 +115,8 @@ class CloudOptions(Struct, frozen=True, kw_only=True):
     sealing_key: bytes | None = None  # of the database's secrets; None: kept in `control_dir`
     images_dir: Path | None = None  # None: below `control_dir`
     policy_dir: Path | None = None  # an operator's overrides of the policy; None: there are none
+    origins: Origins = Origins()  # who may say where a request comes from
+    rates: Rates = Rates()  # how often somebody may ask
     # This process among several over one PostgreSQL, and how to reach the others; None: it is alone.
     me: Control | None = None
     connect_peer: Connect | None = None
@@ -160,6 +175,7 @@ class Cloud:
             images, bytes_max=options.upload_gib_max << 30, fetch=self.peers.fetch
         )
         self._tasks = TaskGroup()
+        self.trail = Trail(database, clock=options.clock, tasks=self._tasks)
         self._notifier: Notifier | None = None
         self._controls: Controls | None = None
         if options.me is not None:
@@ -169,13 +185,17 @@ class Cloud:
             )
         self.runner = Runner(self._reconcilers(), self.feed, options.clock)
         services = self._services()
+        self.limiter = Limiter(options.rates)
         self.policies = Policies(services, options.policy_dir)
         self.shell = Shell(
             services=services,
             policies=self.policies.tables,
+            origins=options.origins,
+            limiter=self.limiter,
             database=database,
             authenticate=self.issuer.authenticate,
             observe=self.metrics.observe,
+            auditor=self.trail,
         )
 
     async def start(self) -> None:
@@ -215,6 +235,8 @@ class Cloud:
 
     async def close(self) -> None:
         await self.streams.close()
+        with contextlib.suppress(CloudError):
+            await self.trail.flush()
         if self._controls is not None and self._notifier is not None:
             with contextlib.suppress(CloudError):  # Without a database there is nothing to leave.
                 me = self._controls.me.id
@@ -239,6 +261,7 @@ class Cloud:
                 passwords=self.passwords,
                 sealer=self.sealer,
                 region=options.region,
+                security=options.security,
                 entries=lambda: catalog.entries_of([identity, *apis]),
             )
         )
@@ -269,6 +292,7 @@ class Cloud:
             (api_join.routes(doors), api_join.POLICY),
             (membership.routes(), membership.POLICY),
             (api_drain.ROUTES, api_drain.POLICY),
+            (audit_api.routes(observer=self._options.region), audit_api.POLICY),
             (http_policies.routes(lambda: self.policies), http_policies.POLICY),
         ]
 
@@ -304,6 +328,8 @@ class Cloud:
                         per_minute=self._options.recoveries_per_minute,
                     ),
                     identity_control.KeyRotation(self.database, self.keys),
+                    InactivityKeeper(self.database, self._options.security),
+                    AuditKeeper(self.database, days=self._options.audit_days),
                 )
             ),
             image_control.UploadKeeper(self.database, self.images.directory),
@@ -358,6 +384,9 @@ def run_control(settings: Settings, *, pages: Path) -> None:
     database = open_database(settings)
     try:
         if not database.is_sqlite:
+            # A write waits for the server some thirty times; by default, whoever computes meanwhile
+            # lets go of the interpreter only after 5 ms.
+            sys.setswitchinterval(SWITCH_S)
             handover.share_authority(settings, database)
         uvloop.run(_serve(settings, database, pages))
     finally:
@@ -380,7 +409,9 @@ def open_database(settings: Settings) -> Database:
 
 
 async def _serve(settings: Settings, database: Database, pages: Path) -> None:
-    cloud = Cloud(database, _cloud_options(settings))
+    options = _cloud_options(settings)
+    cloud = Cloud(database, options)
+    crowd = Crowd(Limits(), refusal=cloud.shell.refusal, is_proxy=options.origins.is_proxy)
     await cloud.start()
     await _enrol_this_host(settings, database)
     console.mount(
@@ -403,7 +434,7 @@ async def _serve(settings: Settings, database: Database, pages: Path) -> None:
     config.load()
     assert config.ssl is not None, "it was given a certificate"
     contexts = (node_context, config.ssl)
-    api = serving.Server(config, door=door, has_peers=cloud.has_peers, on_drain=drain)
+    api = serving.Server(config, door=door, crowd=crowd, has_peers=cloud.has_peers, on_drain=drain)
     names = prepare.names_of(settings)
     own = [
         asyncio.create_task(cloud.runner.run(), name="reconcilers"),
@@ -437,9 +468,8 @@ def _uvicorn_config(settings: Settings, door: serving.Door) -> uvicorn.Config:
         access_log=False,
         log_level="warning",
         server_header=False,
-        timeout_keep_alive=75,
+        timeout_keep_alive=Limits().idle_s,
         timeout_graceful_shutdown=GOODBYE_S,
-        h11_max_incomplete_event_size=64 << 10,
     )
 
 
@@ -450,6 +480,8 @@ def _cloud_options(settings: Settings) -> CloudOptions:
         admin_password=(settings.credentials_dir / "admin-password").read_text().strip(),
         region=settings.region,
         token_lifetime_s=settings.token_lifetime_s,
+        audit_days=settings.audit_days,
+        security=security_of(settings),
         upload_gib_max=settings.upload_gib_max,
         migrations_at_once=settings.migrations_at_once,
         lost_after_s=settings.lost_after_s,
@@ -458,6 +490,16 @@ def _cloud_options(settings: Settings) -> CloudOptions:
         sealing_key=secrets.key_in(settings.control_key_file),
         images_dir=settings.images_folder,
         policy_dir=settings.policy_dir,
+        origins=Origins(
+            settings.api_trusted_proxies,
+            spoken=settings.api_proxy_headers,
+            public_url=settings.api_public_url,
+        ),
+        rates=Rates(
+            address_per_s=settings.requests_per_s_per_address,
+            project_per_s=settings.requests_per_s_per_project,
+            failed_sign_ins_per_min=settings.failed_sign_ins_per_min_per_address,
+        ),
         me=_me(settings) if settings.database_url else None,
         connect_peer=_peer_connector(settings) if settings.database_url else None,
         authority=certs.open_authority(
@@ -465,6 +507,12 @@ def _cloud_options(settings: Settings) -> CloudOptions:
         ),
         addresses=lambda: _addresses(settings),
     )
+
+
+def security_of(settings: Settings) -> Security:
+    """How strict passwords and accounts are. Raises Invalid naming the setting."""
+    names = Security.__struct_fields__
+    return Security(**{name: getattr(settings, name) for name in names})
 
 
 def _addresses(settings: Settings) -> Addresses:

@@ -48,6 +48,27 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     # on its default route.
     api_host: str = ""
 
+    # The API's address as clients write it, for the links in its answers: "https://cloud.example/openstack".
+    # Empty: as each client wrote it, which is right unless a proxy hides what that was.
+    api_public_url: Annotated[str, Meta(pattern=r"^(https?://[A-Za-z0-9\[\]._~:/-]+)?$")] = ""
+
+    # Addresses or networks of proxies in front of the API. Only these are believed what they say of the
+    # client: anybody can write such a header. They have no limit of connections of their own.
+    api_trusted_proxies: tuple[str, ...] = ()
+
+    # Which headers those proxies write: X-Forwarded-For, -Proto, -Host and -Prefix, or Forwarded. Not both,
+    # because the other ones may come through from the client.
+    api_proxy_headers: Literal["x-forwarded", "forwarded"] = "x-forwarded"
+
+    # Requests a second of one address, and of one project, in the long run; ten seconds' worth may come at
+    # once. They keep one client from using up a control process; ordinary work stays far below. 0: no limit.
+    requests_per_s_per_address: Annotated[int, Meta(ge=0, le=1_000_000)] = 500
+    requests_per_s_per_project: Annotated[int, Meta(ge=0, le=1_000_000)] = 400
+
+    # Sign-ins of one address that may fail in a minute, in the long run. Behind one address may be many
+    # people, and robots with an old password. 0: no limit.
+    failed_sign_ins_per_min_per_address: Annotated[int, Meta(ge=0, le=1_000_000)] = 120
+
     # Where agents connect, with their certificates.
     node_address: str = "0.0.0.0"  # noqa: S104 - mutual TLS guards it
     node_port: Port = 8444
@@ -64,6 +85,35 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     # How long a token is good for. An hour: long enough for a build, short enough for a lost one.
     token_lifetime_s: Annotated[int, Meta(ge=60, le=7 * 86400)] = 3600
+
+    # For how many days the audit trail is kept in the database; 0: for ever. Three months can be asked of at
+    # once, as most rules for audits want it; what must last longer is exported (`cairn audit export`).
+    audit_days: Annotated[int, Meta(ge=0, le=3650)] = 90
+
+    # --- passwords and accounts ----------------------------------------------------------------------
+
+    # So many wrong passwords (or passcodes) in a row lock a user out for so long; 0: never. On, because
+    # people choose passwords that a thousand guesses find. Short, because anybody who knows a name can
+    # lock its owner out: five guesses in five minutes are slow enough, and tokens and application
+    # credentials go on meanwhile. A user whom nobody may lock out has an option for it.
+    lockout_failures: Annotated[int, Meta(ge=0, le=1000)] = 5
+    lockout_s: Annotated[int, Meta(ge=1, le=30 * 86400)] = 300
+
+    # What rules for audits (PCI DSS, for one) may ask for; nothing of it is on, because most of it makes
+    # people choose worse passwords. After how many days a password must be changed, and for how many
+    # its owner must keep it; how many of the last ones must not be chosen again; whether one that an
+    # administrator has set must be changed first of all. 0: not at all.
+    password_days: Annotated[int, Meta(ge=0, le=3650)] = 0
+    password_days_min: Annotated[int, Meta(ge=0, le=3650)] = 0
+    passwords_unique: Annotated[int, Meta(ge=0, le=24)] = 0
+    password_change_first: bool = False
+
+    # A regular expression that passwords must match, and the same in words for whoever chose another.
+    password_pattern: str = ""
+    password_pattern_says: str = ""
+
+    # After how many days without a sign-in a user is disabled; 0: never.
+    inactive_days: Annotated[int, Meta(ge=0, le=3650)] = 0
 
     # The largest image or volume upload that is taken. It guards the disk, not the network.
     upload_gib_max: Annotated[int, Meta(ge=1, le=16384)] = 512

@@ -24,6 +24,7 @@ TABLE: Mapping[str, set[str]] = {
     "db": GROUND,
     "life": GROUND | {"db"},
     "http": GROUND | {"db", "life"},
+    "audit": SHELL,
     "fleet": SHELL,
     "identity": FLEET,
     "placement": FLEET,

@@ -79,6 +79,12 @@ class Batcher(Generic[T]):
         """It need not be handled any more."""
         self._gathered.pop(thing, None)
 
+    def take_all(self) -> list[T]:
+        """What waits, for whoever handles it himself."""
+        taken = list(self._gathered)
+        self._gathered.clear()
+        return taken
+
     async def _run(self) -> None:
         try:
             while self._gathered:
