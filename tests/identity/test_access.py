@@ -151,8 +151,10 @@ def test_catalog_follows_the_address_that_the_client_used(cloud: Cloud) -> None:
     import falcon.testing
 
     client = falcon.testing.TestClient(cloud.shell.app)
-    headers = {"X-Auth-Token": cloud.admin_token, "X-Forwarded-Proto": "https"}
-    answer = client.simulate_get("/identity/v3/auth/catalog", headers=headers, host="cloud.example")
+    headers = {"X-Auth-Token": cloud.admin_token}
+    answer = client.simulate_get(
+        "/identity/v3/auth/catalog", headers=headers, host="cloud.example", protocol="https"
+    )
     (entry,) = answer.json["catalog"]
     assert {e["url"] for e in entry["endpoints"]} == {"https://cloud.example/identity"}
     listed = cloud.call("GET", "/endpoints?interface=public").json["endpoints"]

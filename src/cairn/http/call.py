@@ -1,22 +1,28 @@
 """One request, as a handler sees it."""
 
+import re
 from collections.abc import AsyncIterator, Mapping
 from typing import Generic, TypeVar
 from urllib.parse import parse_qsl
 
 from cairn.core.caller import Caller
 from cairn.core.errors import Denied, Invalid
+from cairn.http.limits import QUERY_FIELDS_MAX
 from cairn.http.policy import Policy
 from cairn.http.versions import Version
 
 B = TypeVar("B")
+# oslo.middleware's form; what else a client sends under this name is nobody's id.
+_GLOBAL_ID = re.compile(
+    r"req-[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}"
+)
 
 
 class Query:
     """The query string: repeated keys kept, in order."""
 
     def __init__(self, text: str) -> None:
-        self.pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=200)
+        self.pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=QUERY_FIELDS_MAX)
 
     def __contains__(self, key: str) -> bool:
         return any(k == key for k, _ in self.pairs)
@@ -95,6 +101,12 @@ class Call(Generic[B]):
     def who(self) -> Caller:
         assert self.caller is not None, "public routes must not ask who calls"
         return self.caller
+
+    @property
+    def global_request_id(self) -> str | None:
+        """The client's own name for what it is doing, of which this request is a part."""
+        text = self.headers.get("x-openstack-request-id", "")
+        return text if _GLOBAL_ID.fullmatch(text) else None
 
     def may(self, rule: str, **target: str | None) -> bool:
         """Whether the caller passes `rule`; the target's project is the caller's unless given."""

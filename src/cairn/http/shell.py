@@ -20,11 +20,13 @@ from cairn.core import log
 from cairn.core.caller import Caller
 from cairn.core.errors import CloudError, Denied, Invalid, Unauthenticated
 from cairn.db.engine import Database, Tx
-from cairn.http import access, faults
+from cairn.http import access, faults, limits
 from cairn.http.auditing import AuditedDatabase, Auditor, Deed
 from cairn.http.call import Call, Query
 from cairn.http.faults import HttpFault
+from cairn.http.origin import Origins
 from cairn.http.policy import Policy
+from cairn.http.rates import Limiter, Rates
 from cairn.http.routes import Reply, Route, Service
 from cairn.http.versions import BadVersion, Version, VersionNotServed
 
@@ -53,12 +55,16 @@ class Shell:
         observe: Observe | None = None,
         policies: Mapping[str, Policy] | None = None,
         auditor: Auditor | None = None,
+        origins: Origins | None = None,
+        limiter: Limiter | None = None,
     ) -> None:
         self.services = tuple(services)
         self.database = database
         self.authenticate = authenticate
         self.observe = observe
         self.auditor = auditor
+        self.origins = origins or Origins()
+        self.limiter = limiter or Limiter(Rates())
         self.policies = policies or {s.name: Policy(s.policy) for s in services}
         self.app = falcon.asgi.App()
         for kind in (Exception, falcon.HTTPError):
@@ -90,11 +96,22 @@ class Shell:
             responders[f"on_{method.lower()}"] = _Responder(self, service, tuple(routes)).respond
         return type("Resource", (), {name: staticmethod(f) for name, f in responders.items()})()
 
+    def refusal(self, path: str, status: int, message: str) -> tuple[bytes, Mapping[str, str]]:
+        """Body and headers that refuse what never became a request, in its service's shape."""
+        service = self._service_of(path)
+        shape = service.shape_fault if service else faults.keystone
+        body, content_type = shape(status, message)
+        headers = {"content-type": content_type}
+        return body, headers | _request_ids(service, f"req-{uuid.uuid4()}")
+
+    def _service_of(self, path: str) -> Service | None:
+        return next((s for s in self.services if s.root and _is_below(path, s.root)), None)
+
     async def _on_error(
         self, req: falcon.asgi.Request, resp: falcon.asgi.Response, error: Exception, params: Any
     ) -> None:
         """Faults of the routing itself; a request that reached its responder never comes here."""
-        service = next((s for s in self.services if req.path.startswith(s.root + "/")), None)
+        service = self._service_of(req.path)
         shape = service.shape_fault if service else faults.keystone
         status = int(str(getattr(error, "status", "500"))[:3])
         if status >= 500:
@@ -105,9 +122,21 @@ class Shell:
         body, content_type = shape(status, message)
         resp.status = status
         resp.data, resp.content_type = body, content_type
-        resp.set_header("X-Openstack-Request-Id", f"req-{uuid.uuid4()}")
+        for name, value in _request_ids(service, f"req-{uuid.uuid4()}").items():
+            resp.set_header(name, value)
         for name, value in (getattr(error, "headers", None) or {}).items():
             resp.set_header(name, value)
+
+
+def _is_below(path: str, root: str) -> bool:
+    return path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/")
+
+
+def _request_ids(service: Service | None, request_id: str) -> dict[str, str]:
+    headers = {"X-Openstack-Request-Id": request_id}
+    if service is not None and service.request_id_header:
+        headers[service.request_id_header] = request_id
+    return headers
 
 
 async def _refuse_unknown(req: Any, resp: Any, **_: Any) -> None:
@@ -122,6 +151,7 @@ class _Responder:
         self._service = service
         self._routes = routes
         self._policy = shell.policies[service.name]
+        self._is_probe = any(r.path == "/healthz" for r in routes)  # Balancers ask it, and often.
         self._decoders = {
             id(r): msgspec.json.Decoder(r.body).decode if r.body not in (None, object) else None
             for r in routes
@@ -138,10 +168,10 @@ class _Responder:
         service = self._service
         route = self._routes[0]
         try:
-            headers = req.headers
-            version = service.versions.asked(_lower(headers)) if service.versions else None
+            headers = _lower(req.headers)
+            version = service.versions.asked(headers) if service.versions else None
             route = self._route_for(version)
-            reply = await self._answer(req, route, version, path, request_id)
+            reply = await self._answer(req, headers, route, version, path, request_id)
             _write_reply(resp, route, reply)
             if service.versions and version:
                 for name, value in service.versions.reply_headers(version).items():
@@ -150,9 +180,8 @@ class _Responder:
             raise
         except Exception as error:
             self._refuse(req, resp, error, request_id)
-        resp.set_header("X-Openstack-Request-Id", request_id)
-        if service.request_id_header:
-            resp.set_header(service.request_id_header, request_id)
+        for name, value in _request_ids(service, request_id).items():
+            resp.set_header(name, value)
         if self._shell.observe:
             seconds = time.perf_counter() - started
             self._shell.observe(service, route, int(str(resp.status)[:3]), seconds)
@@ -169,27 +198,52 @@ class _Responder:
     async def _answer(
         self,
         req: falcon.asgi.Request,
+        headers: Mapping[str, str],
         route: Route,
         version: Version | None,
         path: Mapping[str, str],
         request_id: str,
     ) -> Reply:
-        headers = _lower(req.headers)
+        shell = self._shell
+        origin = shell.origins.of(
+            headers, scheme=req.scheme, server=lambda: req.netloc, peer=req.remote_addr
+        )
+        if not self._is_probe:
+            _require_pace(shell.limiter.address(origin.peer), "address")
+        caller = self._caller(route, headers, request_id)
+        if caller is not None and caller.project_id is not None:
+            _require_pace(shell.limiter.project(caller.project_id), "project")
         call: Call[Any] = Call(
-            caller=self._caller(route, headers, request_id),
+            caller=caller,
             path=path,
             query=_NO_QUERY,
             body=None,
             headers=headers,
-            base_url=f"{req.forwarded_scheme}://{req.forwarded_host}",
+            base_url=origin.base_url,
             url_path=req.path,
             request_id=request_id,
             policy=self._policy,
             version=version,
             stream=_chunks(req) if route.streams else None,
-            peer=req.remote_addr,
+            peer=origin.peer,
         )
+        if caller is None and route.method == "POST" and self._service.kind == "identity":
+            return await self._signed_in(req, route, call)
         return await self._handled(req, route, call)
+
+    async def _signed_in(self, req: falcon.asgi.Request, route: Route, call: Call[Any]) -> Reply:
+        """A request that proves who somebody is. How often it may fail is bounded by address."""
+        limiter = self._shell.limiter
+        _require_pace(limiter.sign_in(call.peer), "address")
+        has_failed = False
+        try:
+            return await self._handled(req, route, call)
+        except Unauthenticated:
+            has_failed = True
+            raise
+        finally:
+            if not has_failed:
+                limiter.signed_in(call.peer)
 
     async def _admit(self, req: falcon.asgi.Request, route: Route, call: Call[Any]) -> None:
         """Whether this may be asked at all; then the call has its query and its body."""
@@ -242,25 +296,23 @@ class _Responder:
         return msgspec.structs.replace(caller, request_id=request_id)
 
     async def _body(self, req: falcon.asgi.Request, route: Route) -> Any:
-        if route.body is None:
-            return None
         length = req.content_length
         if length is not None and length > route.body_bytes_max:
             raise HttpFault(413, f"The body may have at most {route.body_bytes_max} bytes.")
-        data = bytearray()
-        async for chunk in req.stream:
-            data += chunk
-            if len(data) > route.body_bytes_max:
-                raise HttpFault(413, f"The body may have at most {route.body_bytes_max} bytes.")
+        if route.body is None:
+            return None
+        data = await _whole(req, route.body_bytes_max)
         if b"\\u0000" in data or b"\0" in data:
             raise Invalid("Invalid input: text must not contain a NUL character.")
         kind = (req.content_type or "application/json").split(";")[0].strip().lower()
         if kind != "application/json" and not (kind.startswith("application/") and "json" in kind):
             raise HttpFault(415, f"Unsupported Content-Type '{kind[:60]}'; use application/json.")
+        limits.require_shallow(data)
+        limits.require_short_numbers(data)
         try:
             decode = self._decoders[id(route)] or _decode_any
-            return decode(bytes(data))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            return decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
             raise Invalid(f"Invalid input: {error}") from error
 
     async def _handled(self, req: falcon.asgi.Request, route: Route, call: Call[Any]) -> Reply:
@@ -371,6 +423,33 @@ def _query(req: falcon.asgi.Request) -> Query:
         raise Invalid("The query string has too many fields.") from error
 
 
+async def _whole(req: falcon.asgi.Request, bytes_max: int) -> bytes:
+    """The body of a request that is not streamed."""
+    data = b""
+    try:
+        async with asyncio.timeout(limits.BODY_S):
+            async for chunk in req.stream:
+                data = data + chunk if data else chunk
+                if len(data) > bytes_max:
+                    raise HttpFault(413, f"The body may have at most {bytes_max} bytes.")
+    except TimeoutError:
+        raise _late() from None
+    return bytes(data)
+
+
+def _late() -> HttpFault:
+    return HttpFault(408, "The body did not come in time.", {"Connection": "close"})
+
+
+def _require_pace(wait_s: int, whose: str) -> None:
+    if wait_s:
+        raise HttpFault(
+            429,
+            f"Too many requests of this {whose}; try again in {wait_s} s.",
+            {"Retry-After": str(wait_s)},
+        )
+
+
 async def _chunks(req: falcon.asgi.Request) -> AsyncIterator[bytes]:
     """The body's bytes; Invalid when the client goes before the end.
 
@@ -379,9 +458,20 @@ async def _chunks(req: falcon.asgi.Request) -> AsyncIterator[bytes]:
     """
     stream = req.stream
     receive = stream._receive
+    began = time.monotonic()
+    taken = 0
 
     async def receive_all() -> Any:
-        event = await receive()
+        nonlocal taken
+        try:
+            async with asyncio.timeout(limits.STREAM_STALL_S):
+                event = await receive()
+        except TimeoutError:
+            raise _late() from None
+        taken += len(event.get("body", b""))
+        lasts_s = time.monotonic() - began
+        if lasts_s > limits.STREAM_GRACE_S and taken < lasts_s * limits.STREAM_BYTES_PER_S_MIN:
+            raise _late()
         if event["type"] == "http.disconnect":
             raise Invalid("The connection ended before the body did.")
         return event
