@@ -263,6 +263,7 @@ class Cloud:
                 region=options.region,
                 security=options.security,
                 entries=lambda: catalog.entries_of([identity, *apis]),
+                limits=[counted.limits for counted in slices.COUNTED],
             )
         )
         return [identity, *apis, operator.service(self._operator_parts())]
@@ -480,6 +481,7 @@ def _cloud_options(settings: Settings) -> CloudOptions:
         admin_password=(settings.credentials_dir / "admin-password").read_text().strip(),
         region=settings.region,
         token_lifetime_s=settings.token_lifetime_s,
+        trusted_dashboards=settings.trusted_dashboards,
         audit_days=settings.audit_days,
         security=security_of(settings),
         upload_gib_max=settings.upload_gib_max,

@@ -115,6 +115,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     # After how many days without a sign-in a user is disabled; 0: never.
     inactive_days: Annotated[int, Meta(ge=0, le=3650)] = 0
 
+    # Where web sign-on may hand a token to: a dashboard's address as its sign-in page sends it, to the
+    # letter, like "https://dashboard.example/auth/websso/". Whoever stands here gets its users' tokens.
+    trusted_dashboards: tuple[str, ...] = ()
+
     # The largest image or volume upload that is taken. It guards the disk, not the network.
     upload_gib_max: Annotated[int, Meta(ge=1, le=16384)] = 512
 

@@ -5,6 +5,7 @@ lies on the control machines alone (`certs/control.key`). A secret is sealed wit
 own name, so that one cannot be put in another's place.
 """
 
+import hmac
 import os
 from pathlib import Path
 
@@ -42,9 +43,14 @@ class Sealer:
         if len(key) != KEY_BYTES:
             raise Invalid(f"The sealing key has {len(key)} bytes; it must have {KEY_BYTES}.")
         self._cipher = AESGCM(key)
+        self._key = key
 
     def seal(self, name: str, data: bytes, *, nonce: bytes) -> bytes:
         return nonce + self._cipher.encrypt(nonce, data, name.encode())
+
+    def derive(self, purpose: str) -> bytes:
+        """A key for another purpose, the same wherever this key is."""
+        return hmac.digest(self._key, purpose.encode(), "sha256")
 
     def open(self, name: str, sealed: bytes) -> bytes:
         """Raises Invalid: it was sealed by another key."""

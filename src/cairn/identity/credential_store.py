@@ -1,13 +1,12 @@
 """Credentials' table. A blob lies there sealed; `credential_keys` has the keys."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from msgspec import Struct
 from sqlalchemy import (
     BigInteger,
     Column,
-    ColumnElement,
     Integer,
     LargeBinary,
     String,
@@ -16,9 +15,9 @@ from sqlalchemy import (
     select,
 )
 
-from cairn.core.errors import Invalid
 from cairn.db.columns import Json, id_column, metadata
 from cairn.db.engine import Tx
+from cairn.identity.store import Shelf
 
 credentials = Table(
     "identity_credentials",
@@ -49,32 +48,13 @@ class Sealed(Struct, frozen=True, kw_only=True):
     extra: dict[str, Any] = {}
 
 
-_columns = [credentials.c[name] for name in Sealed.__struct_fields__]
-
-
-def get(tx: Tx, id_: str) -> Sealed | None:
-    row = tx.execute(select(*_columns).where(credentials.c.id == id_)).first()
-    return None if row is None else Sealed(**row._mapping)
-
-
-def page(
-    tx: Tx,
-    conditions: Sequence[ColumnElement[bool]] = (),
-    *,
-    limit: int,
-    marker: str | None = None,
-) -> list[Sealed]:
-    """At most `limit` after the one with id `marker`, by id. Invalid on an unknown marker."""
-    if marker is not None:
-        if get(tx, marker) is None:
-            raise Invalid(f"Marker '{marker[:64]}' could not be found.")
-        conditions = (*conditions, credentials.c.id > marker)
-    query = select(*_columns).where(*conditions).order_by(credentials.c.id).limit(limit)
-    return [Sealed(**row._mapping) for row in tx.execute(query)]
+CREDENTIALS = Shelf(credentials, Sealed)
 
 
 def of_user(tx: Tx, user_id: str, kind: str, *, limit: int) -> list[Sealed]:
-    return page(tx, [credentials.c.user_id == user_id, credentials.c.type == kind], limit=limit)
+    return CREDENTIALS.page(
+        tx, [credentials.c.user_id == user_id, credentials.c.type == kind], limit=limit
+    )
 
 
 def count_of_user(tx: Tx, user_id: str) -> int:
@@ -82,14 +62,10 @@ def count_of_user(tx: Tx, user_id: str) -> int:
     return int(tx.execute(query).scalar() or 0)
 
 
-def add(tx: Tx, new: Sealed) -> None:
-    tx.execute(credentials.insert().values(**_values(new)))
-
-
 def save(tx: Tx, changed: Sealed) -> None:
-    values = _values(changed)
-    # Only a sign-in writes this one: a change of the blob must not make an old passcode good again.
-    del values["used_step"]
+    # All but the used step, which only a sign-in writes: a change must not make an old passcode good again.
+    fields = [name for name in changed.__struct_fields__ if name != "used_step"]
+    values = {name: getattr(changed, name) for name in fields}
     tx.execute(credentials.update().where(credentials.c.id == changed.id).values(**values))
 
 
@@ -103,10 +79,6 @@ def use_step(tx: Tx, id_: str, step: int) -> bool:
     return done.rowcount == 1
 
 
-def remove(tx: Tx, id_: str) -> bool:
-    return tx.execute(credentials.delete().where(credentials.c.id == id_)).rowcount == 1
-
-
 def forget_user(tx: Tx, user_id: str) -> None:
     tx.execute(credentials.delete().where(credentials.c.user_id == user_id))
 
@@ -117,9 +89,5 @@ def forget_project(tx: Tx, project_id: str) -> None:
 
 def sealed_before(tx: Tx, key_number: int, *, batch: int) -> Iterator[list[Sealed]]:
     """All that is sealed with an older key, in batches; the caller seals each anew."""
-    while found := page(tx, [credentials.c.key_number < key_number], limit=batch):
+    while found := CREDENTIALS.page(tx, [credentials.c.key_number < key_number], limit=batch):
         yield found
-
-
-def _values(record: Sealed) -> dict[str, Any]:
-    return {name: getattr(record, name) for name in record.__struct_fields__}

@@ -1,21 +1,21 @@
-"""Passwords: Argon2id, bcrypt of imported users verified too, always off the event loop.
+"""Passwords: Argon2id, the hashes of imported users verified too, always off the event loop.
 
 Hashing is dear on purpose, so it runs in two threads and the queue before them is bounded: a flood of
 sign-ins is told to come back and takes neither all CPUs nor all memory. An unknown user costs the same
-work as a wrong password.
+work as a wrong password (`lockout`). A hash of another kind is replaced by ours at the next sign-in.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import argon2
-import bcrypt
 from argon2.exceptions import InvalidHashError, VerificationError
 from msgspec import Struct
 
 from cairn.core.errors import Invalid, Unavailable
+from cairn.identity import foreign_hashes
 
 T = TypeVar("T")
 
@@ -48,6 +48,13 @@ class Passwords:
         """Whether `password` made `hash_`; None is a user who is not there or has no password."""
         return await self._run(lambda: verify_now(hash_, password))
 
+    async def made_any(self, hashes: Sequence[str], password: str) -> bool:
+        """Whether `password` made one of `hashes`; each waits for its turn, so sign-ins go on."""
+        for hash_ in hashes:
+            if await self._run(lambda hash_=hash_: verify_now(hash_, password).is_right):
+                return True
+        return False
+
     def close(self) -> None:
         self._threads.shutdown(wait=True, cancel_futures=True)
 
@@ -74,9 +81,8 @@ def hash_now(password: str) -> str:
 def verify_now(hash_: str | None, password: str) -> Verdict:
     if len(password) > PASSWORD_CHARACTERS_MAX:
         return Verdict(is_right=False)
-    if hash_ is not None and hash_.startswith("$2"):
-        # bcrypt reads 72 bytes; the services that made these hashes cut there as well.
-        is_right = bcrypt.checkpw(password.encode()[:72], hash_.encode())
+    if hash_ is not None and foreign_hashes.is_foreign(hash_):
+        is_right = foreign_hashes.verify(hash_, password)
         return Verdict(is_right=is_right, better_hash=hash_now(password) if is_right else None)
     try:
         _HASHER.verify(hash_ or _NOBODY, password)

@@ -56,3 +56,7 @@ def is_expired(user: User, now: datetime) -> bool:
     expires_at = user.password_expires_at
     is_exempt = bool(user.options.get("ignore_password_expiry"))
     return expires_at is not None and expires_at <= now and not is_exempt
+
+
+USUAL = Security()
+"""What holds where nobody has said anything else."""

@@ -5,14 +5,16 @@ transaction is open meanwhile; the second read makes sure that nothing of the fi
 is wrong about user, password or scope gets the same answer, and the operator's log the reason.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
+from typing import Any
 
 from msgspec import Struct
 
 from cairn.core.errors import Invalid, NotFound, Unauthenticated
 from cairn.db.engine import Tx
-from cairn.identity import grants, store
+from cairn.identity import delegation as delegations
+from cairn.identity import grants, store, trusts
 from cairn.identity.grants import Held
 from cairn.identity.methods.method import DomainName, Named, Proof, ScopeWish
 from cairn.identity.records import SYSTEM, Domain, Project, Scope, ScopeKind, User
@@ -37,10 +39,11 @@ class Session(Struct, frozen=True, kw_only=True):
     roles: tuple[Held, ...] = ()
     project: Project | None = None
     domain: Domain | None = None  # the project's, or the scope itself
+    delegated: Mapping[str, Any] = {}  # what the description says of who acts for whom
 
 
 def candidate(tx: Tx, named: Named) -> Candidate:
-    user = _user(tx, named)
+    user = find_user(tx, named)
     if user is None:
         return Candidate()
     return Candidate(user=user, password_hash=store.password_hash(tx, user.id))
@@ -58,8 +61,8 @@ def open_session(
 
     Every proof narrows the session: its scope, its roles, its end. Raises Unauthenticated.
     """
-    user = _proven_user(tx, proofs)
-    user_domain = _enabled_domain(tx, user.domain_id)
+    user = proven_user(tx, proofs)
+    _enabled_domain(tx, user.domain_id)
     places = [proof.place for proof in proofs if proof.place is not None]
     if places and wish not in (None, places[0]):
         raise refused("the scope is not the one that was delegated")
@@ -67,10 +70,18 @@ def open_session(
     federation = next((p.federation for p in proofs if p.federation), None)
     parent = next((p.parent for p in proofs if p.parent), None)
     group_ids = federation.group_ids if federation else ()
-    place = _place(tx, user, places[0] if places else wish, group_ids)
+    lent = _lent(tx, user, wish)
+    if lent is None:
+        place = _place(tx, user, places[0] if places else wish, group_ids)
+    else:
+        user, delegation, federation = lent.user, lent.delegation, None
+        place = _Place(roles=lent.roles, project=lent.project, domain=lent.domain)
     roles = _narrowed(proofs, place.roles)
     if place.roles and not roles:
         raise refused("no role is left of those that were delegated")
+    ends = [proof.ends_us for proof in proofs if proof.ends_us is not None]
+    if lent is not None and lent.ends_at is not None:
+        ends.append(microseconds(lent.ends_at))
     now = microseconds(tx.now)
     end = now + timedelta(seconds=lifetime_s) // timedelta(microseconds=1)
     project, domain = place.project, place.domain
@@ -86,18 +97,28 @@ def open_session(
         methods=tuple(sorted({*methods, *(parent.methods if parent else ())})),
         audit_ids=(own_audit_id, parent.audit_ids[-1]) if parent else (own_audit_id,),
         issued_us=now,
-        expires_us=min([end, *(p.ends_us for p in proofs if p.ends_us is not None)]),
+        expires_us=min([end, *ends]),
         revocations_seen=store.revocations_made(tx),
         delegation=delegation,
         federation=federation,
     )
     return Session(
-        payload=payload, user=user, user_domain=user_domain, roles=roles,
-        project=project, domain=domain,
+        payload=payload, user=user, user_domain=_enabled_domain(tx, user.domain_id), roles=roles,
+        project=project, domain=domain, delegated=delegations.shown(tx, delegation),
     )  # fmt: skip
 
 
-def _proven_user(tx: Tx, proofs: Sequence[Proof]) -> User:
+def _lent(tx: Tx, user: User, wish: ScopeWish | None) -> trusts.Lent | None:
+    """What the wished trust lends to the user; None when none is wished. Takes one of its uses."""
+    if wish is None or wish.trust_id is None:
+        return None
+    lent = trusts.use(tx, wish.trust_id, user)
+    if lent is None:
+        raise refused(f"trust {wish.trust_id} is not there, has ended or has no project")
+    return lent
+
+
+def proven_user(tx: Tx, proofs: Sequence[Proof]) -> User:
     """The one user whom all proofs name, who is still there, and of whom they still hold."""
     user_ids = {proof.user_id for proof in proofs}
     if len(user_ids) != 1:
@@ -136,6 +157,7 @@ def session_of(tx: Tx, payload: Payload) -> Session:
         user_domain=user_domain,
         project=project,
         domain=domain,
+        delegated=delegations.shown(tx, payload.delegation),
         roles=tuple(sorted((Held(id=r.id, name=r.name) for r in roles), key=lambda r: r.name)),
     )
 
@@ -202,7 +224,7 @@ def _enabled_domain(tx: Tx, domain_id: str) -> Domain:
     return domain
 
 
-def _user(tx: Tx, named: Named) -> User | None:
+def find_user(tx: Tx, named: Named) -> User | None:
     if named.id is not None:
         return store.USERS.get(tx, named.id)
     domain = _domain_of(tx, named, "user")

@@ -19,23 +19,26 @@ from cairn.db.engine import open_sqlite
 from cairn.drivers.networks.fake import Fabric
 from cairn.fleet import service as fleet
 from cairn.fleet.records import DEFAULT_ZONE
+from cairn.identity.security import Security
 from cairn.sim.link import Wire
 from cairn.sim.node import SimNode
 
 PASSWORD = "cairn-dev"  # noqa: S105 - of a cloud that holds nothing
 
 
-def serve(*, port: int, hosts: int) -> None:
+def serve(*, port: int, hosts: int, security: Security | None = None) -> None:
     """Run until SIGINT or SIGTERM."""
     with tempfile.TemporaryDirectory(prefix="cairn-dev-") as folder:
-        asyncio.run(_serve(Path(folder), port=port, hosts=hosts))
+        asyncio.run(_serve(Path(folder), security or Security(), port=port, hosts=hosts))
 
 
-async def _serve(folder: Path, *, port: int, hosts: int) -> None:
+async def _serve(folder: Path, security: Security, *, port: int, hosts: int) -> None:
     clock = SystemClock()
     database = open_sqlite(folder / "cairn.db", clock=clock)
     database.create_all()
-    options = CloudOptions(control_dir=folder, clock=clock, admin_password=PASSWORD)
+    options = CloudOptions(
+        control_dir=folder, clock=clock, admin_password=PASSWORD, security=security
+    )
     cloud = Cloud(database, options)
     await cloud.start()
     tasks = TaskGroup()
