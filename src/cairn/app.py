@@ -105,6 +105,7 @@ class CloudOptions(Struct, frozen=True, kw_only=True):
     admin_password: str  # of the first administrator, if there is none yet
     region: str = "RegionOne"
     token_lifetime_s: int = 3600
+    trusted_dashboards: tuple[str, ...] = ()
     audit_days: int = 90
     security: Security = Security()
     upload_gib_max: int = 512
@@ -261,6 +262,7 @@ class Cloud:
                 passwords=self.passwords,
                 sealer=self.sealer,
                 region=options.region,
+                dashboards=options.trusted_dashboards,
                 security=options.security,
                 entries=lambda: catalog.entries_of([identity, *apis]),
                 limits=[counted.limits for counted in slices.COUNTED],
