@@ -36,7 +36,15 @@ P3 = "3" * 32
 SSH_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGb0081Yn8coLiUq6NR7aksVfqEzdKBwX4mY9EowQvKY"
 
 _IDENTITY, _VOLUME, _IMAGE = "/identity/v3", "/volume/v3", "/image/v2"
+_FEDERATION = f"{_IDENTITY}/OS-FEDERATION"
 _NETWORK, _COMPUTE = "/network/v2.0", "/compute/v2.1"
+
+MAPPING_RULES = [
+    {"local": [{"user": {"name": "u"}}], "remote": [{"type": "sub", "any_one_of": ["s"]}]}
+]
+# Nothing listens there: whoever asks the provider hears that it cannot be asked.
+OIDC_CLIENT = {"issuer": "http://127.0.0.1:9", "client_id": "c", "client_secret": "s"}
+SERVICE_PROVIDER = {"auth_url": "https://c/v3", "sp_url": "https://c/sp", "enabled": True}
 
 
 class Make(Struct, frozen=True):
@@ -47,6 +55,7 @@ class Make(Struct, frozen=True):
     who: str = "alice"
     key: str = ""  # under which it is kept; "": the last word of the path
     id_field: str = "id"
+    method: str = "POST"
 
 
 THINGS = (
@@ -56,6 +65,20 @@ THINGS = (
     Make(f"{_IDENTITY}/groups", {"group": {"name": "g"}}, "admin"),
     Make(f"{_IDENTITY}/roles", {"role": {"name": "r"}}, "admin"),
     Make(f"{_IDENTITY}/roles", {"role": {"name": "i"}}, "admin", key="implies"),
+    Make(f"{_FEDERATION}/mappings/m", {"mapping": {"rules": MAPPING_RULES}}, "admin",
+         key="mappings", method="PUT"),
+    Make(f"{_FEDERATION}/identity_providers/i", {"identity_provider": {"enabled": True}}, "admin",
+         key="identity_providers", method="PUT"),
+    Make(f"{_FEDERATION}/identity_providers/i/protocols/openid",
+         {"protocol": {"mapping_id": "m"}}, "admin", key="protocols", method="PUT"),
+    Make(f"{_FEDERATION}/identity_providers/i/protocols/openid/oidc_client",
+         {"oidc_client": OIDC_CLIENT}, "admin", id_field="", method="PUT"),
+    Make(f"{_FEDERATION}/service_providers/s", {"service_provider": SERVICE_PROVIDER}, "admin",
+         key="service_providers", method="PUT"),
+    Make(f"{_IDENTITY}/credentials",
+         {"credential": {"user_id": "alice", "type": "cert", "blob": "b"}}),
+    Make(f"{_IDENTITY}/users/{{users}}/credentials/OS-EC2", {"tenant_id": "{projects}"}, "admin",
+         id_field="access"),
     Make(f"{_IMAGE}/images", {"name": "i", "tags": ["t"]}),
     Make(f"{_IMAGE}/images/{{images}}/members", {"member": P3}, id_field="member_id"),
     Make(f"{_VOLUME}/volumes", {"volume": {"size": 1}}, key="boot"),
@@ -100,7 +123,8 @@ LOOK_UP = {
 WORDS = {
     "metadata": "k", "extra_specs": "k", "os-extra_specs": "k", "tags": "t", "ips": "n",
     "os-quota-sets": P1, "quotas": P1, "os-simple-tenant-usage": P1, "regions": "RegionOne",
-    "schemas": "image", "join": "h1", "zones": "nova", "migrations": "1",
+    "websso": "openid", "schemas": "image", "join": "h1", "zones": "nova", "migrations": "1",
+    "config": "identity", "{group}": "driver",
 }  # fmt: skip
 """What fills variables that name no thing that was made."""
 
@@ -135,7 +159,9 @@ class World:
 
     def _make(self, thing: Make) -> Any:
         path = thing.path.format(**self.ids)
-        answer = self.api.post(path, self.filled(thing.body), who=thing.who, headers=NEWEST)
+        answer = self.api.call(
+            thing.method, path, self.filled(thing.body), who=thing.who, headers=NEWEST
+        )
         assert answer.status_code < 300, f"{path}: {answer.status_code} {answer.text}"
         made = answer.json if thing.id_field in answer.json else next(iter(answer.json.values()))
         if thing.id_field:
@@ -148,7 +174,7 @@ class World:
         for thing in THINGS:
             path = thing.path.format(**self.ids)
             body = _renamed(self.filled(thing.body), f"-{number}")
-            answer = self.api.post(path, body, who=thing.who, headers=NEWEST)
+            answer = self.api.call(thing.method, path, body, who=thing.who, headers=NEWEST)
             made += answer.status_code < 300
         return made
 
@@ -320,6 +346,65 @@ GOOD: Mapping[str, Any] = {
     "cinder POST /v3/types/{type_id}/extra_specs": {"extra_specs": {"k": "v"}},
     "cinder PUT /v3/types/{type_id}/extra_specs/{key}": {"k": "v"},
     "cinder PUT /v3/os-quota-sets/{target_id}": {"quota_set": {"volumes": 5}},
+    "keystone PUT /v3/domains/{domain}/config": {
+        "config": {
+            "identity": {"driver": "sql", "list_limit": 5},
+            "ldap": {"url": "ldap://h", "password": "p"},
+        }
+    },
+    "keystone PATCH /v3/domains/{domain}/config": {"config": {"identity": {"driver": "sql"}}},
+    "keystone PATCH /v3/domains/{domain}/config/{group}": {
+        "config": {"identity": {"driver": "sql"}}
+    },
+    "keystone PATCH /v3/domains/{domain}/config/{group}/{option}": {"config": {"driver": "sql"}},
+    "keystone PUT /v3/OS-FEDERATION/mappings/{mapping_id}": {"mapping": {"rules": MAPPING_RULES}},
+    "keystone PATCH /v3/OS-FEDERATION/mappings/{mapping_id}": {"mapping": {"rules": MAPPING_RULES}},
+    "keystone PUT /v3/OS-FEDERATION/identity_providers/{idp_id}": {
+        "identity_provider": {"enabled": True, "description": "d", "remote_ids": ["https://i"]}
+    },
+    "keystone PATCH /v3/OS-FEDERATION/identity_providers/{idp_id}": {
+        "identity_provider": {"enabled": True, "description": "d", "authorization_ttl": 5}
+    },
+    "keystone PUT /v3/OS-FEDERATION/identity_providers/{idp_id}/protocols/{protocol_id}": {
+        "protocol": {"mapping_id": "{mappings}"}
+    },
+    "keystone PATCH /v3/OS-FEDERATION/identity_providers/{idp_id}/protocols/{protocol_id}": {
+        "protocol": {"mapping_id": "{mappings}"}
+    },
+    "keystone PUT /v3/OS-FEDERATION/identity_providers/{idp_id}/protocols/{protocol_id}/oidc_client": {
+        "oidc_client": {**OIDC_CLIENT, "scopes": ["openid"], "audiences": ["a"]}
+    },
+    "keystone PUT /v3/OS-FEDERATION/service_providers/{sp_id}": {
+        "service_provider": SERVICE_PROVIDER
+    },
+    "keystone PATCH /v3/OS-FEDERATION/service_providers/{sp_id}": {
+        "service_provider": SERVICE_PROVIDER
+    },
+    "keystone POST /v3/credentials": {
+        "credential": {
+            "user_id": "alice",
+            "project_id": P1,
+            "type": "ec2",
+            "blob": '{"access": "a", "secret": "s"}',
+        }
+    },
+    "keystone PATCH /v3/credentials/{credential_id}": {"credential": {"blob": "b2", "type": "t"}},
+    "keystone POST /v3/users/{user_id}/credentials/OS-EC2": {"tenant_id": "{projects}"},
+    "keystone POST /v3/ec2tokens": {
+        "credentials": {
+            "access": "a",
+            "signature": "s",
+            "host": "h:1",
+            "verb": "GET",
+            "path": "/",
+            "params": {"SignatureVersion": "2"},
+            "headers": {"Authorization": "AWS4-HMAC-SHA256 Credential=a"},
+            "body_hash": "h",
+        }
+    },
+    "keystone POST /v3/s3tokens": {
+        "credentials": {"access": "a", "signature": "s", "token": "QVdTNA=="}
+    },
     "keystone POST /v3/projects": {"project": {"name": "n", "description": "d", "tags": ["t"]}},
     "keystone POST /v3/domains": {"domain": {"name": "n", "description": "d"}},
     "keystone POST /v3/users": {"user": {"name": "n", "email": "e"}},

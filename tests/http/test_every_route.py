@@ -23,11 +23,20 @@ from tests.http.everything import (
 
 from cairn.http.routes import Route, Service
 
+_WEBSSO = "/v3/auth/OS-FEDERATION/identity_providers/{idp_id}/protocols/{protocol_id}/websso"
+_IDP = "an identity provider vouches for the user"
 PUBLIC: Mapping[str, str] = {
     "keystone GET /": "discovery",
     "keystone GET /v3": "discovery",
     "keystone POST /v3/auth/tokens": "signing in",
     "keystone POST /v3/users/{user_id}/password": "an expired password is changed without a token",
+    "keystone GET /v3/OS-FEDERATION/identity_providers/{idp_id}/protocols/{protocol_id}/auth": _IDP,
+    "keystone POST /v3/OS-FEDERATION/identity_providers/{idp_id}/protocols/{protocol_id}/auth": _IDP,
+    f"keystone GET {_WEBSSO}": _IDP,
+    f"keystone POST {_WEBSSO}": _IDP,
+    f"keystone GET {_WEBSSO}/callback": _IDP,
+    "keystone GET /v3/auth/OS-FEDERATION/websso/{protocol_id}": _IDP,
+    "keystone POST /v3/auth/OS-FEDERATION/websso/{protocol_id}": _IDP,
     "glance GET /": "discovery",
     "glance GET /versions": "discovery",
     "glance GET /v2": "discovery",
@@ -56,6 +65,9 @@ NEEDS_NO_ROLE: Mapping[str, str] = {
     "keystone GET /v3/auth/projects": _OWN,
     "keystone GET /v3/auth/domains": _OWN,
     "keystone GET /v3/auth/system": _OWN,
+    "keystone GET /v3/credentials": "everybody lists the own ones",
+    "keystone GET /v3/OS-FEDERATION/projects": _OWN,
+    "keystone GET /v3/OS-FEDERATION/domains": _OWN,
     "nova GET /v2.1/flavors": _SAME,
     "nova GET /v2.1/flavors/detail": _SAME,
     "nova GET /v2.1/flavors/{flavor_id}": _SAME,
@@ -88,10 +100,20 @@ SHARED: Mapping[str, str] = {
 
 _BUSY = "the server is being built, and that is told first"
 _NOVA = "Nova says so"
+_KEYSTONE = "what cannot be configured is forbidden, Keystone says so"
 _ANY = "Neutron takes any text for a project"
 UNKNOWN_IS: Mapping[str, tuple[int, str]] = {
     "nova DELETE /v2.1/servers/{server_id}/os-volume_attachments/{volume_id}": (409, _BUSY),
     "nova DELETE /v2.1/servers/{server_id}/os-interface/{port_id}": (409, _BUSY),
+    "keystone GET /v3/domains/config/{group}/default": (403, _KEYSTONE),
+    "keystone GET /v3/domains/config/{group}/{option}/default": (403, _KEYSTONE),
+    "keystone GET /v3/domains/{domain}/config/{group}": (403, _KEYSTONE),
+    "keystone GET /v3/domains/{domain}/config/{group}/{option}": (403, _KEYSTONE),
+    "keystone GET /v3/domains/{domain}/config/security_compliance/{option}": (403, _KEYSTONE),
+    "keystone PATCH /v3/domains/{domain}/config/{group}": (403, _KEYSTONE),
+    "keystone PATCH /v3/domains/{domain}/config/{group}/{option}": (403, _KEYSTONE),
+    "keystone DELETE /v3/domains/{domain}/config/{group}": (403, _KEYSTONE),
+    "keystone DELETE /v3/domains/{domain}/config/{group}/{option}": (403, _KEYSTONE),
     "nova GET /v2.1/os-quota-sets/{project_id}": (400, _NOVA),
     "nova GET /v2.1/os-quota-sets/{project_id}/detail": (400, _NOVA),
     "nova GET /v2.1/os-quota-sets/{project_id}/defaults": (200, _SAME),
@@ -258,8 +280,11 @@ def thing_variables(service: Service, route: Route) -> list[Variable]:
     ]
 
 
-MADE_BY_NAME = ("tags", "metadata", "extra_specs", "os-extra_specs")
-"""Small things that a PUT makes under the name in the path."""
+MADE_BY_NAME = (
+    "tags", "metadata", "extra_specs", "os-extra_specs", "identity_providers", "protocols",
+    "mappings", "service_providers",
+)  # fmt: skip
+"""Things that a PUT makes under the name in the path."""
 
 
 def body_for(world: World, service: Service, route: Route) -> Any:
