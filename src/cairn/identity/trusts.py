@@ -301,10 +301,10 @@ def _lent_roles(tx: Tx, one: Trust, owner_id: UserId, project_id: ProjectId) -> 
     return tuple(sorted(found, key=lambda role: role.name))
 
 
-def _hangs_on(agents: list[User], domain_ids: set[str]) -> tuple[str, ...]:
+def _hangs_on(agents: list[User], domain_ids: set[DomainId]) -> tuple[str, ...]:
     """What besides the trust, its owner and the place voids a token: the other agents and all domains.
 
     The trusts that this one hands on need not be here: when one is deleted, this one is too.
     """
     users = {revocation.of_user(agent.id) for agent in agents}
-    return tuple(sorted(users | {revocation.of_domain(DomainId(id_)) for id_ in domain_ids}))
+    return tuple(sorted(users | {revocation.of_domain(id_) for id_ in domain_ids}))
