@@ -502,6 +502,7 @@ GOOD: Mapping[str, Any] = {
     "cairn PATCH /cairn/v1/hosts/{host}": {
         "host": {"rack": "r", "labels": {"k": "v"}, "roles": ["compute", "network", "storage"]}
     },
+    "cairn POST /cairn/v1/keys/rotate": {"rotate": {"kinds": ["fernet"]}},
     "nova PUT /v2.1/os-quota-sets/{project_id}": {"quota_set": {"cores": 5}},
     "nova PUT /v2.1/os-services/{service_id}": {"status": "disabled", "disabled_reason": "d"},
     "nova POST /v2.1/servers": {
