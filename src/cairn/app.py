@@ -58,7 +58,7 @@ from cairn.http.rates import Limiter, Rates
 from cairn.http.routes import Service
 from cairn.http.shell import Shell
 from cairn.identity import api as identity_api
-from cairn.identity import bootstrap, catalog
+from cairn.identity import api_keys, bootstrap, catalog
 from cairn.identity import control as identity_control
 from cairn.identity.activity import InactivityKeeper
 from cairn.identity.keys import KeyRepository
@@ -142,6 +142,7 @@ class Cloud:
             database,
             self.sealer,
             clock=options.clock,
+            lifetime_s=options.token_lifetime_s,
             folder=options.control_dir / "keys" / "fernet",
         )
         self.issuer = TokenIssuer(
@@ -296,6 +297,7 @@ class Cloud:
             (membership.routes(), membership.POLICY),
             (api_drain.ROUTES, api_drain.POLICY),
             (audit_api.routes(observer=self._options.region), audit_api.POLICY),
+            (api_keys.routes(self.keys, self.sealer), api_keys.POLICY),
             (http_policies.routes(lambda: self.policies), http_policies.POLICY),
         ]
 
