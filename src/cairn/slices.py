@@ -4,16 +4,44 @@ Here a host's whole spec is put together out of what each slice wants there, and
 to each slice in turn.
 """
 
+from collections.abc import Callable, Mapping
+
+from msgspec import Struct
+
+from cairn.compute import quota as compute_quota
+from cairn.compute import records as compute_records
 from cairn.compute import service as compute
-from cairn.core.ids import ImageId, NodeId
+from cairn.core.ids import ImageId, NodeId, ProjectId
+from cairn.core.limits import Limits
 from cairn.db.engine import Tx
 from cairn.fleet import loss, southbound
 from cairn.fleet import service as fleet
+from cairn.image import records as image_records
 from cairn.image import service as image
+from cairn.network import records as network_records
 from cairn.network import service as network
+from cairn.network.service import quotas as network_quotas
+from cairn.volume import quota as volume_quota
+from cairn.volume import records as volume_records
 from cairn.volume import service as volume
 from cairn.wire.report import NodeReport
 from cairn.wire.spec import ImageSpec, NodeSpec, VolumeSpec
+
+
+class Counted(Struct, frozen=True, kw_only=True):
+    """A slice's limits, and how much of them a project uses: of those that count over a whole project."""
+
+    limits: Limits
+    used: Callable[[Tx, ProjectId], Mapping[str, int]]
+
+
+COUNTED = (
+    Counted(limits=compute_records.LIMITS, used=compute_quota.used),
+    Counted(limits=volume_records.LIMITS, used=volume_quota.used),
+    Counted(limits=network_records.LIMITS, used=network_quotas.counts),
+    Counted(limits=image_records.LIMITS, used=image.used),
+)
+"""The limits of all slices: the one place that has them all."""
 
 
 def compile_spec(tx: Tx, node_id: NodeId) -> NodeSpec:

@@ -6,6 +6,7 @@ import pytest
 
 from cairn.core.clock import FakeClock
 from cairn.core.ids import ProjectId
+from cairn.core.limits import UNLIMITED, Limit, Limits
 from cairn.db.engine import Tx
 from cairn.identity import service, store
 from cairn.identity.passwords import hash_now
@@ -134,10 +135,10 @@ def test_projects_have_domain_parent_and_leaves(cloud: Cloud) -> None:
     assert [p["id"] for p in listed] == [child["id"]]
     assert cloud.call("DELETE", f"/projects/{parent['id']}").status_code == 403
     moved = {"project": {"parent_id": "default"}}
-    assert cloud.call("PATCH", f"/projects/{child['id']}", moved).status_code == 400
+    assert cloud.call("PATCH", f"/projects/{child['id']}", moved).status_code == 403
     for wrong in ({"parent_id": "nothing"}, {"domain_id": "nothing"}):
         body = {"project": {"name": "x", **wrong}}
-        assert cloud.call("POST", "/projects", body).status_code == 404
+        assert cloud.call("POST", "/projects", body).status_code == 400
 
 
 def test_project_tags(cloud: Cloud) -> None:
@@ -326,7 +327,8 @@ def test_deleting_a_project_forgets_it_as_a_default_and_its_limits(cloud: Cloud)
     db.write_now(lambda tx: service.set_limit(tx, project["id"], "cores", 3))
     assert cloud.call("DELETE", f"/projects/{project['id']}").status_code == 204
     assert "default_project_id" not in cloud.call("GET", f"/users/{user['id']}").json["user"]
-    assert db.read_now(lambda tx: service.limits_of(tx, project["id"])) == {}
+    declared = {"cores": 20}
+    assert db.read_now(lambda tx: service.limits_in(tx, project["id"], declared)) == declared
 
 
 def test_bootstrap_is_repeatable_and_is_the_way_back_in(cloud: Cloud) -> None:
@@ -364,19 +366,26 @@ def test_a_user_without_password_cannot_sign_in(cloud: Cloud) -> None:
 
 def test_quota_limits(cloud: Cloud) -> None:
     p, q = ProjectId("p"), ProjectId("q")
+    table = Limits(
+        service="compute", limits=(Limit(name="cores", default=20), Limit(name="ram", default=50))
+    )
 
     def verbs(tx: Tx) -> None:
-        assert service.limit(tx, p, "cores", 20) == 20
+        assert service.limit(tx, p, table, "cores") == 20
         service.set_limit(tx, p, "cores", 5)
-        service.set_limit(tx, p, "cores", service.UNLIMITED)
+        service.set_limit(tx, p, "cores", UNLIMITED)
         service.set_limit(tx, p, "ram", 7)
-        assert service.limit(tx, p, "cores", 20) == -1
-        assert service.limit(tx, q, "cores", 20) == 20
-        assert service.limits_of(tx, p) == {"cores": -1, "ram": 7}
+        assert service.limit(tx, p, table, "cores") == -1
+        assert service.limit(tx, q, table, "cores") == 20
+        assert service.limits_of(tx, p, table) == {"cores": -1, "ram": 7}
+        service.set_default(tx, "cores", 30)
+        service.set_default(tx, "ram", 9)
+        assert service.limits_of(tx, p, table) == {"cores": -1, "ram": 7}
+        assert service.limits_of(tx, q, table) == {"cores": 30, "ram": 9}
         service.reset_limits(tx, p, ("ram",))
-        assert service.limits_of(tx, p) == {"cores": -1}
+        assert service.limits_of(tx, p, table) == {"cores": -1, "ram": 9}
         service.reset_limits(tx, p)
-        assert service.limits_of(tx, p) == {}
+        assert service.limits_of(tx, p, table) == service.defaults_of(tx, table)
         assert service.project_exists(tx, cloud.admin.project_id)
         assert not service.project_exists(tx, p)
 
@@ -418,4 +427,4 @@ def test_lists_cost_the_same_few_statements_however_long(cloud: Cloud) -> None:
         project = cloud.make("project", name=f"p{number}", tags=["t"])
         cloud.grant(user["id"], project["id"], "member")
     assert [cost(path) for path in paths] == few
-    assert max(few) <= 7
+    assert max(few) <= 8

@@ -11,7 +11,7 @@ from cairn.core.errors import Conflict, Invalid, NotFound, OverQuota
 from cairn.core.ids import NodeId, ProjectId, ServerId, SnapshotId, VolumeId
 from cairn.db.engine import Database, Tx
 from cairn.identity import service as identity
-from cairn.volume import service
+from cairn.volume import quota, service
 from cairn.volume.control import Placer, choose, place_one
 from cairn.volume.records import (
     Snapshot,
@@ -212,7 +212,7 @@ def test_limits_are_kept(bench: Bench, name: str, maximum: int) -> None:
     bench.do(identity.set_limit, ProjectId(P1), name, maximum)
     with pytest.raises(OverQuota):
         bench.create(size_gib=3)
-    assert bench.do(service.usage, ProjectId(P1)).volumes == 1
+    assert bench.do(quota.used, ProjectId(P1))["volumes"] == 1
 
 
 def test_snapshots_and_growth_count(bench: Bench) -> None:

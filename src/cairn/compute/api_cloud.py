@@ -404,6 +404,7 @@ _EXTENSIONS = {
     "os-hypervisors": "Hypervisors",
     "os-instance-actions": "InstanceActions",
     "os-keypairs": "Keypairs",
+    "os-quota-class-sets": "QuotaClasses",
     "os-quota-sets": "Quotas",
     "os-remote-consoles": "Consoles",
     "os-server-tags": "ServerTags",

@@ -1,5 +1,6 @@
 """Limits of projects over the API: quota sets, and what `limits` says to everybody."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import UNSET, UnsetType
@@ -17,10 +18,12 @@ from cairn.identity import service as identity
 
 _OF_NETWORK = ("fixed_ips", "floating_ips", "security_groups", "security_group_rules")
 _OF_FILES = ("injected_files", "injected_file_content_bytes", "injected_file_path_bytes")
+_OF_GROUPS = ("server_groups", "server_group_members")
+DEFAULT_CLASS = "default"
 COUNTED = ("instances", "cores", "ram")
 
 
-class NewLimits(Strict, frozen=True, kw_only=True):
+class ClassLimits(Strict, frozen=True, kw_only=True):
     instances: Number | UnsetType = UNSET
     cores: Number | UnsetType = UNSET
     ram: Number | UnsetType = UNSET
@@ -35,12 +38,19 @@ class NewLimits(Strict, frozen=True, kw_only=True):
     floating_ips: Number | UnsetType = UNSET
     security_groups: Number | UnsetType = UNSET
     security_group_rules: Number | UnsetType = UNSET
+
+
+class NewLimits(ClassLimits, frozen=True, kw_only=True):
     tenant_id: str | UnsetType = UNSET
     force: Flag = False
 
 
 class UpdateLimits(Strict, frozen=True, kw_only=True):
     quota_set: NewLimits
+
+
+class UpdateClass(Strict, frozen=True, kw_only=True):
+    quota_class_set: ClassLimits
 
 
 def show(tx: Tx, call: Call[None]) -> Any:
@@ -60,23 +70,15 @@ def show_detail(tx: Tx, call: Call[None]) -> Any:
 
 
 def show_defaults(tx: Tx, call: Call[None]) -> Any:
-    return {"quota_set": {"id": call.path["project_id"], **_shown(LIMITS, minor_of(call))}}
+    shown = _shown(identity.defaults_of(tx, LIMITS), minor_of(call))
+    return {"quota_set": {"id": call.path["project_id"], **shown}}
 
 
 def update(tx: Tx, call: Call[UpdateLimits]) -> Any:
     project_id = _project(tx, call)
     asked = call.body.quota_set
     used = store.usage(tx, project_id)
-    known = _shown(LIMITS, minor_of(call))
-    for name in LIMITS:
-        value = getattr(asked, name)
-        if value is UNSET:
-            continue
-        if name not in known:
-            raise Invalid(f"Additional properties are not allowed ('{name}' was unexpected)")
-        limit = int(value)
-        if not -1 <= limit <= 2**31 - 1:
-            raise Invalid(f"Invalid input for field/attribute {name}. Value: {limit}.")
+    for name, limit in _asked(asked, _shown(LIMITS.defaults, minor_of(call))).items():
         if 0 <= limit < _used(used, name) and not flag(asked.force):
             raise Invalid(
                 f"Quota limit {limit} for {name} must be greater than or equal to already used and "
@@ -87,7 +89,24 @@ def update(tx: Tx, call: Call[UpdateLimits]) -> Any:
 
 
 def delete(tx: Tx, call: Call[None]) -> None:
-    identity.reset_limits(tx, _project(tx, call), tuple(LIMITS))
+    identity.reset_limits(tx, _project(tx, call), LIMITS.names)
+
+
+def show_class(tx: Tx, call: Call[None]) -> Any:
+    """Whatever class is asked for: no project is of another one than the default."""
+    shown = _shown_of_class(identity.defaults_of(tx, LIMITS), minor_of(call))
+    return {"quota_class_set": {"id": call.path["class_name"], **shown}}
+
+
+def update_class(tx: Tx, call: Call[UpdateClass]) -> Any:
+    """Change what projects may have that have no limit of their own."""
+    if call.path["class_name"] != DEFAULT_CLASS:
+        raise Invalid(f"No project is of another quota class than '{DEFAULT_CLASS}'.")
+    known = _shown_of_class(LIMITS.defaults, minor_of(call))
+    for name, limit in _asked(call.body.quota_class_set, known).items():
+        identity.set_default(tx, name, limit)
+    shown = _shown_of_class(identity.defaults_of(tx, LIMITS), minor_of(call))
+    return {"quota_class_set": shown}
 
 
 def show_limits(tx: Tx, call: Call[None]) -> Any:
@@ -137,9 +156,31 @@ def _project(tx: Tx, call: Call[Any]) -> ProjectId:
     return project_id
 
 
-def _shown(limits: dict[str, int], minor: int) -> dict[str, int]:
+def _asked(asked: ClassLimits, known: Mapping[str, int]) -> dict[str, int]:
+    """The limits that a body has. Raises Invalid for those that are not `known` in its version."""
+    found = {}
+    for name in LIMITS.names:
+        value = getattr(asked, name)
+        if value is UNSET:
+            continue
+        if name not in known:
+            raise Invalid(f"Additional properties are not allowed ('{name}' was unexpected)")
+        limit = int(value)
+        if not -1 <= limit <= 2**31 - 1:
+            raise Invalid(f"Invalid input for field/attribute {name}. Value: {limit}.")
+        found[name] = limit
+    return found
+
+
+def _shown_of_class(limits: Mapping[str, int], minor: int) -> dict[str, int]:
+    """Before 2.50 a class says nothing of server groups, and goes on with the network's."""
+    hidden = (_OF_GROUPS if minor < 50 else _OF_NETWORK) + (_OF_FILES if minor >= 57 else ())
+    return {name: limits[name] for name in LIMITS.names if name not in hidden}
+
+
+def _shown(limits: Mapping[str, int], minor: int) -> dict[str, int]:
     hidden = (_OF_NETWORK if minor >= 36 else ()) + (_OF_FILES if minor >= 57 else ())
-    return {name: limits[name] for name in LIMITS if name not in hidden}
+    return {name: limits[name] for name in LIMITS.names if name not in hidden}
 
 
 def _used(used: Usage, name: str) -> int:
@@ -147,6 +188,7 @@ def _used(used: Usage, name: str) -> int:
 
 
 _SETS = "/v2.1/os-quota-sets/{project_id}"
+_CLASS = "/v2.1/os-quota-class-sets/{class_name}"
 _SHOW = "os_compute_api:os-quota-sets:show"
 
 ROUTES = (
@@ -171,6 +213,19 @@ ROUTES = (
         rule="os_compute_api:os-quota-sets:delete",
         do=delete,
         status=202,
+    ),
+    Route(
+        method="GET",
+        path=_CLASS,
+        rule="os_compute_api:os-quota-class-sets:show",
+        do=show_class,
+    ),
+    Route(
+        method="PUT",
+        path=_CLASS,
+        rule="os_compute_api:os-quota-class-sets:update",
+        do=update_class,
+        body=UpdateClass,
     ),
     Route(method="GET", path="/v2.1/limits", rule="os_compute_api:limits", do=show_limits),
 )

@@ -87,6 +87,8 @@ POLICY: Mapping[str, str] = {
     "os_compute_api:os-quota-sets:defaults": ANYONE,
     "os_compute_api:os-quota-sets:update": ADMIN,
     "os_compute_api:os-quota-sets:delete": ADMIN,
+    "os_compute_api:os-quota-class-sets:show": ADMIN,
+    "os_compute_api:os-quota-class-sets:update": ADMIN,
     "os_compute_api:os-availability-zone:list": ANYONE,
     "os_compute_api:os-availability-zone:detail": ADMIN,
     "os_compute_api:os-hypervisors": ADMIN,

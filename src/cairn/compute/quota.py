@@ -8,14 +8,19 @@ from cairn.db.engine import Tx
 from cairn.identity import service as identity
 
 
-def limit(tx: Tx, project_id: ProjectId, name: str) -> int:
+def limit(tx: Tx, project_id: ProjectId | None, name: str) -> int:
     """-1 is unlimited."""
-    return identity.limit(tx, project_id, name, LIMITS[name])
+    return identity.limit(tx, project_id, LIMITS, name)
 
 
 def limits(tx: Tx, project_id: ProjectId) -> dict[str, int]:
-    own = identity.limits_of(tx, project_id)
-    return {name: own.get(name, default) for name, default in LIMITS.items()}
+    return identity.limits_of(tx, project_id, LIMITS)
+
+
+def used(tx: Tx, project_id: ProjectId) -> dict[str, int]:
+    """What counts of the whole project; other limits are of one user, or of one server."""
+    found = store.usage(tx, project_id)
+    return {"instances": found.instances, "cores": found.cores, "ram": found.ram}
 
 
 def require_servers(tx: Tx, project_id: ProjectId, flavor: Flavor, count: int) -> None:
@@ -50,6 +55,6 @@ def require_metadata(tx: Tx, project_id: ProjectId, items: dict[str, str]) -> No
 
 
 def require_keypair(tx: Tx, project_id: ProjectId | None, user_id: UserId) -> None:
-    allowed = limit(tx, project_id, "key_pairs") if project_id is not None else LIMITS["key_pairs"]
+    allowed = limit(tx, project_id, "key_pairs")
     if allowed >= 0 and keypairs.count(tx, user_id) >= allowed:
         raise OverQuota("Quota exceeded, too many key pairs.")

@@ -12,6 +12,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from cairn.core.ids import FlavorId, ImageId, NodeId, PortId, ProjectId, ServerId, UserId, VolumeId
+from cairn.core.limits import Limit, Limits
 from cairn.life.machine import Life
 from cairn.placement.records import Amounts
 from cairn.wire.report import GuestState, Trouble
@@ -303,23 +304,26 @@ class Action(Struct, frozen=True, kw_only=True):
     node_id: NodeId | None = None
 
 
-LIMITS = {
-    "instances": 10,
-    "cores": 20,
-    "ram": 50 * 1024,
-    "metadata_items": 128,
-    "key_pairs": 100,
-    "server_groups": 10,
-    "server_group_members": 10,
-    "injected_files": 5,
-    "injected_file_content_bytes": 10 * 1024,
-    "injected_file_path_bytes": 255,
-    "floating_ips": -1,
-    "fixed_ips": -1,
-    "security_groups": -1,
-    "security_group_rules": -1,
-}
-"""The API's limits with Nova's defaults; -1 is unlimited. The last four are the network service's."""
+LIMITS = Limits(
+    service="compute",
+    limits=(
+        Limit(name="instances", default=10),
+        Limit(name="cores", default=20),
+        Limit(name="ram", default=50 * 1024, unit="MiB"),
+        Limit(name="metadata_items", default=128),
+        Limit(name="key_pairs", default=100),
+        Limit(name="server_groups", default=10),
+        Limit(name="server_group_members", default=10),
+        Limit(name="injected_files", default=5),
+        Limit(name="injected_file_content_bytes", default=10 * 1024, unit="bytes"),
+        Limit(name="injected_file_path_bytes", default=255, unit="bytes"),
+        Limit(name="floating_ips", default=-1, is_idle=True),
+        Limit(name="fixed_ips", default=-1, is_idle=True),
+        Limit(name="security_groups", default=-1, is_idle=True),
+        Limit(name="security_group_rules", default=-1, is_idle=True),
+    ),
+)
+"""The API's limits with Nova's defaults. The last four are the network service's."""
 
 
 class Usage(Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ import msgspec
 
 from cairn.core.errors import Conflict, Denied, Invalid, NotFound
 from cairn.db.engine import Tx
-from cairn.identity import catalog, catalog_store, policy_store
+from cairn.identity import catalog, catalog_store, limit_store, policy_store
 from cairn.identity.catalog import Own
 from cairn.identity.catalog_records import Catalog, Region
 from cairn.identity.catalog_store import REGIONS
@@ -72,6 +72,11 @@ def delete_region(tx: Tx, own: Own, region_id: str) -> None:
         )
     if any(all_.regions[id_].is_own for id_ in going):
         raise Denied(f"Unable to delete region {old.id}: this installation is, or stands, in it.")
+    if any(limit_store.is_any_registered(tx, region_id=id_) for id_ in going):
+        raise Conflict(
+            f"Unable to delete region {old.id} because there are registered limits associated "
+            "with it or its child regions."
+        )
     for id_ in going:
         REGIONS.remove(tx, id_)
         policy_store.forget_target(tx, region_id=id_)

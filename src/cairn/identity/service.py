@@ -3,22 +3,28 @@
 from cairn.identity.bootstrap import Bootstrapped, bootstrap
 from cairn.identity.places import project_exists
 from cairn.identity.quotas import (
-    UNLIMITED,
+    defaults_of,
+    forget_limits,
     limit,
     limits_by_project,
+    limits_in,
     limits_of,
     reset_limits,
+    set_default,
     set_limit,
 )
 
 __all__ = [
-    "UNLIMITED",
     "Bootstrapped",
     "bootstrap",
+    "defaults_of",
+    "forget_limits",
     "limit",
     "limits_by_project",
+    "limits_in",
     "limits_of",
     "project_exists",
     "reset_limits",
+    "set_default",
     "set_limit",
 ]

@@ -16,7 +16,7 @@ from cairn.image import attributes, lists, shapes
 from cairn.image import service as verbs
 from cairn.image.content import ContentStore
 from cairn.image.policy import POLICY
-from cairn.image.records import MIB, Content, Upload, Visibility
+from cairn.image.records import Content, Upload, Visibility
 
 _PATCH_TYPES = frozenset({
     "application/openstack-images-v2.1-json-patch",
@@ -68,9 +68,10 @@ def show_usage(tx: Tx, call: Call[None]) -> Any:
     if project_id is None:
         raise Invalid("Usage is counted per project: use a token of a project.")
     used, limits = verbs.usage(tx, project_id)
-    counts = {"image_size_total": used.bytes // MIB, "image_count_total": used.images}
     return {
-        "usage": {name: {"limit": limits[name], "usage": count} for name, count in counts.items()}
+        "usage": {
+            name: {"limit": limits[name], "usage": count} for name, count in used.counts.items()
+        }
     }
 
 

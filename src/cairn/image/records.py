@@ -6,6 +6,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from cairn.core.ids import ImageId, ProjectId
+from cairn.core.limits import Limit, Limits
 from cairn.life.machine import Life
 
 MIB = 1 << 20
@@ -19,8 +20,16 @@ kept and given out again, never opened."""
 BOOTABLE_FORMATS = {"raw": "raw", "qcow2": "qcow2", "iso": "raw"}
 """Disk formats that a disk can be made from, and as what an engine opens them."""
 
-LIMITS = {"image_count_total": 1000, "image_size_total": -1}
-"""Per project, unless identity's limits say otherwise; the size in MiB. -1 is unlimited."""
+LIMITS = Limits(
+    service="image",
+    limits=(
+        Limit(name="image_size_total", default=-1, unit="MiB"),
+        Limit(name="image_stage_total", default=-1, unit="MiB"),
+        Limit(name="image_count_total", default=1000),
+        Limit(name="image_count_uploading", default=-1),
+    ),
+)
+"""Glance's unified limits, per project."""
 
 TAGS_MAX = 128
 PROPERTIES_MAX = 128
@@ -164,3 +173,15 @@ class Usage(Struct, frozen=True, kw_only=True):
 
     images: int = 0
     bytes: int = 0
+    staged_bytes: int = 0
+    uploads: int = 0  # images whose content is on its way, or waits to be imported
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """By the name of the limit, in its unit."""
+        return {
+            "image_size_total": -(-self.bytes // MIB),
+            "image_stage_total": -(-self.staged_bytes // MIB),
+            "image_count_total": self.images,
+            "image_count_uploading": self.uploads,
+        }

@@ -184,8 +184,12 @@ def remove_tag(tx: Tx, who: Caller, image_id: ImageId, tag: str) -> None:
 
 def usage(tx: Tx, project_id: ProjectId) -> tuple[Usage, dict[str, int]]:
     """What the project has, and its limits by name."""
-    limits = {name: identity.limit(tx, project_id, name, LIMITS[name]) for name in LIMITS}
-    return store.usage(tx, project_id), limits
+    return store.usage(tx, project_id), identity.limits_of(tx, project_id, LIMITS)
+
+
+def used(tx: Tx, project_id: ProjectId) -> dict[str, int]:
+    """What counts against the limits, by their names."""
+    return store.usage(tx, project_id).counts
 
 
 # --- content -----------------------------------------------------------------------------------------
@@ -205,6 +209,8 @@ def begin_upload(tx: Tx, who: Caller, image_id: ImageId, *, stage: bool = False)
     if before.format is None or before.container is None:
         raise Invalid("disk_format and container_format must be set before content is uploaded.")
     status = IMAGE_LIFE.move(before.status, "stage" if stage else "upload")
+    if before.owner is not None:
+        _require_room(tx, before.owner, uploads=1)
     upload_id = tx.new_hex_id()
     store.save(
         tx,
@@ -216,7 +222,7 @@ def begin_upload(tx: Tx, who: Caller, image_id: ImageId, *, stage: bool = False)
         image_id=before.id,
         upload_id=upload_id,
         format=before.format if before.container in CHECKED_CONTAINERS else None,
-        bytes_max=_bytes_left(tx, before.owner),
+        bytes_max=_bytes_left(tx, before.owner, stage=stage),
     )
 
 
@@ -230,10 +236,14 @@ def renew_upload(tx: Tx, upload: Upload) -> None:
 def finish_upload(tx: Tx, upload: Upload, content: Content) -> Image:
     """The content is there: the image is active, or staged. Raises NotFound, OverQuota."""
     before = _of_upload(tx, upload)
+    is_staged = before.status is ImageStatus.UPLOADING
     if before.owner is not None:
-        _require_room(tx, before.owner, size_bytes=content.size_bytes)
+        size_bytes, staged_bytes = content.size_bytes, 0
+        if is_staged:
+            size_bytes, staged_bytes = staged_bytes, size_bytes
+        _require_room(tx, before.owner, size_bytes=size_bytes, staged_bytes=staged_bytes)
     after = replace(before, upload_id=None, upload_until=None, updated_at=tx.now)
-    if before.status is ImageStatus.UPLOADING:
+    if is_staged:
         return store.save(tx, before, replace(after, staged=content))
     status = IMAGE_LIFE.move(before.status, "saved")
     return store.save(tx, before, replace(after, status=status, content=content))
@@ -388,21 +398,40 @@ def _move(tx: Tx, before: Image, event: str) -> None:
         store.save(tx, before, replace(before, status=status, updated_at=tx.now))
 
 
-def _require_room(tx: Tx, owner: ProjectId, *, images: int = 0, size_bytes: int = 0) -> None:
+def _require_room(
+    tx: Tx,
+    owner: ProjectId,
+    *,
+    images: int = 0,
+    size_bytes: int = 0,
+    staged_bytes: int = 0,
+    uploads: int = 0,
+) -> None:
+    """OverQuota when so much more would pass a limit; what is not added to is not asked."""
     used, limits = usage(tx, owner)
-    wanted = {
-        "image_count_total": used.images + images,
-        "image_size_total": -(-(used.bytes + size_bytes) // MIB),
+    wanted = Usage(
+        images=used.images + images,
+        bytes=used.bytes + size_bytes,
+        staged_bytes=used.staged_bytes + staged_bytes,
+        uploads=used.uploads + uploads,
+    ).counts
+    added = {
+        "image_count_total": images,
+        "image_size_total": size_bytes,
+        "image_stage_total": staged_bytes,
+        "image_count_uploading": uploads,
     }
     for name, count in wanted.items():
-        if 0 <= limits[name] < count:
+        if added[name] and 0 <= limits[name] < count:
             raise OverQuota(f"Quota exceeded for {name}: {limits[name]} allowed, {count} needed.")
 
 
-def _bytes_left(tx: Tx, owner: ProjectId | None) -> int | None:
+def _bytes_left(tx: Tx, owner: ProjectId | None, *, stage: bool) -> int | None:
+    """How long content may be at most; None is as long as it likes."""
     if owner is None:
         return None
     used, limits = usage(tx, owner)
-    if limits["image_size_total"] < 0:
+    limit = limits["image_stage_total" if stage else "image_size_total"]
+    if limit < 0:
         return None
-    return max(0, limits["image_size_total"] * MIB - used.bytes)
+    return max(0, limit * MIB - (used.staged_bytes if stage else used.bytes))

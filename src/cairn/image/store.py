@@ -286,7 +286,17 @@ def usage(tx: Tx, owner: ProjectId) -> Usage:
     count = func.count().label("images")
     total = func.coalesce(func.sum(images.c.size_bytes), 0).label("bytes")
     row = tx.execute(select(count, total).where(images.c.owner == owner)).one()
-    return Usage(images=row.images, bytes=int(row.bytes))
+    under_way = select(images.c.staged).where(
+        images.c.owner == owner,
+        images.c.status.in_((ImageStatus.SAVING, ImageStatus.UPLOADING)),
+    )
+    staged = list(tx.execute(under_way).scalars())
+    return Usage(
+        images=row.images,
+        bytes=int(row.bytes),
+        staged_bytes=sum(content.size_bytes for content in staged if content is not None),
+        uploads=len(staged),
+    )
 
 
 # --- members -----------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from cairn.core.ids import (
     ServerId,
     SubnetId,
 )
+from cairn.core.limits import Limit, Limits
 
 OVERLAY_BYTES = 58  # geneve with OVN's option, on IPv4: 20 + 8 + 8 + 8 + 14
 UNDERLAY_MTU_DEFAULT = 1500  # while no host has said what its underlay carries
@@ -31,6 +32,21 @@ ROUTER_GATEWAY = "network:router_gateway"
 FLOATING_IP = "network:floatingip"
 DISTRIBUTED = "network:distributed"  # the metadata port: the same on every host
 OUR_OWNERS = (ROUTER_INTERFACE, ROUTER_GATEWAY, FLOATING_IP, DISTRIBUTED)
+
+LIMITS = Limits(
+    service="network",
+    limits=(
+        Limit(name="network", default=100),
+        Limit(name="subnet", default=100),
+        Limit(name="subnetpool", default=-1),
+        Limit(name="port", default=500),
+        Limit(name="router", default=10),
+        Limit(name="floatingip", default=50),
+        Limit(name="security_group", default=10),
+        Limit(name="security_group_rule", default=100),
+    ),
+)
+"""How many of each a project may have unless somebody decided otherwise (Neutron's own defaults)."""
 """Owners of the ports that this service makes for itself."""
 
 

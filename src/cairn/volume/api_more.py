@@ -1,5 +1,6 @@
 """Block Storage v3 over HTTP, around volumes: types, limits and quotas, zones, services and pools."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -13,8 +14,8 @@ from cairn.http.call import Call
 from cairn.http.faults import HttpFault
 from cairn.http.routes import Route
 from cairn.identity import service as identity
-from cairn.volume import service, shapes, types
-from cairn.volume.records import DEFAULT_TYPE, LIMITS
+from cairn.volume import quota, service, shapes, types
+from cairn.volume.records import DEFAULT_TYPE
 
 # --- types -------------------------------------------------------------------------------------------
 
@@ -141,16 +142,16 @@ def show_limits(tx: Tx, call: Call[None]) -> Any:
     project_id = call.who.project_id or ProjectId("-")
     if call.who.is_admin and (wanted := call.query.get("project_id")):
         project_id = ProjectId(wanted)
-    allowed, used = service.limits(tx, project_id), _used(tx, project_id)
+    allowed, used = quota.limits(tx, project_id), quota.used(tx, project_id)
     return {"limits": {"rate": [], "absolute": shapes.absolute_limits(allowed, used)}}
 
 
 def show_quotas(tx: Tx, call: Call[None]) -> Any:
     project_id = _target(tx, call)
-    allowed = service.limits(tx, project_id)
+    allowed = quota.limits(tx, project_id)
     if not call.query.boolean("usage"):
         return shapes.quota_view(project_id, allowed)
-    used = _used(tx, project_id)
+    used = {**quota.used_of_types(tx, project_id), **quota.used(tx, project_id)}
     detail = {
         name: {"limit": limit, "in_use": used.get(name, 0), "reserved": 0}
         for name, limit in allowed.items()
@@ -159,24 +160,42 @@ def show_quotas(tx: Tx, call: Call[None]) -> Any:
 
 
 def show_default_quotas(tx: Tx, call: Call[None]) -> Any:
-    return shapes.quota_view(_target(tx, call), LIMITS)
+    return shapes.quota_view(_target(tx, call), quota.defaults(tx))
 
 
 def update_quotas(tx: Tx, call: Call[shapes.QuotaUpdate]) -> Any:
     project_id = _target(tx, call)
     asked = {k: v for k, v in call.body.quota_set.items() if k not in ("tenant_id", "project_id")}
     asked.pop("force", None)  # limits may always be set below what is in use
-    if unknown := sorted(asked.keys() - LIMITS.keys()):
-        raise Invalid(f"Bad key(s) in quota set: {', '.join(unknown)[:200]}.")
-    if not asked:
-        raise Invalid("quota_set: no limit is given.")
-    for name, value in asked.items():
-        identity.set_limit(tx, project_id, name, _number(name, value))
-    return {"quota_set": service.limits(tx, project_id)}
+    quota.change(tx, project_id, _numbers("quota_set", asked))
+    return {"quota_set": quota.limits(tx, project_id)}
 
 
 def delete_quotas(tx: Tx, call: Call[None]) -> None:
-    identity.reset_limits(tx, _target(tx, call), tuple(LIMITS))
+    quota.reset(tx, _target(tx, call))
+
+
+def show_quota_class(tx: Tx, call: Call[None]) -> Any:
+    """Whatever class is asked for: no project is of another one than the default."""
+    return {"quota_class_set": {"id": call.path["class_name"], **quota.defaults(tx)}}
+
+
+def update_quota_class(tx: Tx, call: Call[shapes.QuotaClassUpdate]) -> Any:
+    """Change what projects may have that have no limit of their own."""
+    if call.path["class_name"] != DEFAULT_CLASS:
+        raise Invalid(f"No project is of another quota class than '{DEFAULT_CLASS}'.")
+    asked = {k: v for k, v in call.body.quota_class_set.items() if k != "class_name"}
+    quota.change_defaults(tx, _numbers("quota_class_set", asked))
+    return {"quota_class_set": quota.defaults(tx)}
+
+
+DEFAULT_CLASS = "default"
+
+
+def _numbers(what: str, asked: Mapping[str, int | str | None]) -> dict[str, int]:
+    if not asked:
+        raise Invalid(f"{what}: no limit is given.")
+    return {name: _number(name, value) for name, value in asked.items()}
 
 
 def _target(tx: Tx, call: Call[Any]) -> ProjectId:
@@ -195,15 +214,6 @@ def _number(name: str, value: int | str | None) -> int:
     if not isinstance(value, int) or not -1 <= value < 1 << 31:
         raise Invalid(f"{name[:60]}: it must be an integer from -1 to 2147483647.")
     return value
-
-
-def _used(tx: Tx, project_id: ProjectId) -> dict[str, int]:
-    used = service.usage(tx, project_id)
-    return {
-        "volumes": used.volumes,
-        "snapshots": used.snapshots,
-        "gigabytes": used.gigabytes,
-    }
 
 
 # --- the operator's view -----------------------------------------------------------------------------
@@ -273,6 +283,7 @@ def list_pools(tx: Tx, call: Call[None]) -> Any:
 _EXTENSIONS = {
     "os-admin-actions": "AdminActions",
     "os-availability-zone": "AvailabilityZones",
+    "os-quota-class-sets": "QuotaClasses",
     "os-quota-sets": "Quotas",
     "os-services": "Services",
     "os-types-extra-specs": "TypesExtraSpecs",
@@ -304,6 +315,7 @@ def list_extensions(tx: Tx, call: Call[None]) -> Any:
 
 _TYPE, _SPECS = "/types/{type_id}", "/types/{type_id}/extra_specs"
 _QUOTAS = "/os-quota-sets/{target_id}"
+_QUOTA_CLASS = "/os-quota-class-sets/{class_name}"
 _specs, _quotas = "volume_extension:types_extra_specs", "volume_extension:quotas"
 
 ROUTES = (
@@ -330,6 +342,10 @@ ROUTES = (
     Route(method="PUT", path=_QUOTAS, rule=f"{_quotas}:update", do=update_quotas,
           body=shapes.QuotaUpdate),
     Route(method="DELETE", path=_QUOTAS, rule=f"{_quotas}:delete", do=delete_quotas),
+    Route(method="GET", path=_QUOTA_CLASS, rule="volume_extension:quota_classes:get",
+          do=show_quota_class),
+    Route(method="PUT", path=_QUOTA_CLASS, rule="volume_extension:quota_classes:update",
+          do=update_quota_class, body=shapes.QuotaClassUpdate),
     Route(method="GET", path="/os-availability-zone", rule="volume:availability_zone_list",
           do=list_zones),
     Route(method="GET", path="/os-services", rule="volume_extension:services:index",

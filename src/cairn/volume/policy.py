@@ -46,6 +46,8 @@ POLICY = {
     "volume_extension:quotas:show": "rule:project_reader",
     "volume_extension:quotas:update": "rule:admin",
     "volume_extension:quotas:delete": "rule:admin",
+    "volume_extension:quota_classes:get": "rule:admin",
+    "volume_extension:quota_classes:update": "rule:admin",
     "limits_extension:used_limits": "rule:project_reader",
     "volume:availability_zone_list": "rule:project_reader",
     "volume:extensions": "rule:project_reader",

@@ -9,6 +9,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from cairn.core.ids import ImageId, NodeId, ProjectId, ServerId, SnapshotId, UserId, VolumeId
+from cairn.core.limits import Limit, Limits
 from cairn.life.machine import Life
 
 GIB = 1 << 30
@@ -219,13 +220,16 @@ class Usage(Struct, frozen=True, kw_only=True):
         return int(getattr(self, name, 0))
 
 
-LIMITS = {
-    "volumes": 10,
-    "snapshots": 10,
-    "gigabytes": 1000,
-    "per_volume_gigabytes": -1,
-    "backups": 10,
-    "backup_gigabytes": 1000,
-    "groups": 10,
-}
-"""The API's limits with Cinder's defaults; -1 is unlimited."""
+LIMITS = Limits(
+    service="block-storage",
+    limits=(
+        Limit(name="volumes", default=10),
+        Limit(name="snapshots", default=10),
+        Limit(name="gigabytes", default=1000, unit="GiB"),
+        Limit(name="per_volume_gigabytes", default=-1, unit="GiB"),
+        Limit(name="backups", default=10),
+        Limit(name="backup_gigabytes", default=1000, unit="GiB"),
+        Limit(name="groups", default=10),
+    ),
+)
+"""The API's limits with Cinder's defaults."""

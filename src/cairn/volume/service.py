@@ -8,26 +8,23 @@ everything else is placed by `volume.placer` (control.py).
 from collections.abc import Collection, Mapping
 
 from cairn.core.caller import Caller
-from cairn.core.errors import Conflict, Invalid, NotFound, OverQuota
+from cairn.core.errors import Conflict, Invalid, NotFound
 from cairn.core.ids import ImageId, NodeId, ProjectId, ServerId, SnapshotId, VolumeId
 from cairn.db.engine import Tx
 from cairn.fleet import service as fleet
 from cairn.fleet.records import DEFAULT_ZONE
-from cairn.identity import service as identity
 from cairn.image import service as images
 from cairn.image.records import Image
-from cairn.volume import sightings, store, types
+from cairn.volume import quota, sightings, store, types
 from cairn.volume.records import (
     DEFAULT_TYPE,
     GIB,
-    LIMITS,
     SNAPSHOT_LIFE,
     VOLUME_LIFE,
     Attachment,
     Snapshot,
     SnapshotState,
     SnapshotWish,
-    Usage,
     Volume,
     VolumeState,
     VolumeWish,
@@ -58,7 +55,10 @@ def create(tx: Tx, who: Caller, wish: VolumeWish) -> Volume:
             f"volume_type: '{volume_type.name}' asks for volumes of several servers at once, which no "
             "engine here can do."
         )
-    _require_room(tx, who.home, volumes=1, gigabytes=size_gib, one_volume_gib=size_gib)
+    type_id = volume_type.id if volume_type else (source.type_id if source else DEFAULT_TYPE.id)
+    quota.require_room(
+        tx, who.home, type_id, volumes=1, gigabytes=size_gib, one_volume_gib=size_gib
+    )
     volume_id = VolumeId(tx.new_id())
     new = Volume(
         id=volume_id,
@@ -69,7 +69,7 @@ def create(tx: Tx, who: Caller, wish: VolumeWish) -> Volume:
         size_gib=size_gib,
         seen_size_gib=0,
         state=VolumeState.CREATING,
-        type_id=volume_type.id if volume_type else (source.type_id if source else DEFAULT_TYPE.id),
+        type_id=type_id,
         zone=_zone(tx, wish.zone, source),
         node_id=source.node_id if source else None,
         image_id=wish.image_id,
@@ -182,7 +182,9 @@ def extend(tx: Tx, who: Caller, volume_id: VolumeId, size_gib: int, *, even_in_u
             f"(current: {found.size_gib}, extended: {size_gib})."
         )
     growth_gib = size_gib - found.size_gib
-    _require_room(tx, found.project_id, gigabytes=growth_gib, one_volume_gib=size_gib)
+    quota.require_room(
+        tx, found.project_id, found.type_id, gigabytes=growth_gib, one_volume_gib=size_gib
+    )
     home = _home(found)
     store.move_volume(tx, found, event, size_gib=size_gib)
     fleet.touch(tx, home)
@@ -346,7 +348,9 @@ def create_snapshot(tx: Tx, who: Caller, wish: SnapshotWish) -> Snapshot:
             f"Invalid volume: volume {volume.id} status must be available, but is {volume.state}."
         )
     home = _home(volume)
-    _require_room(tx, volume.project_id, snapshots=1, gigabytes=volume.size_gib)
+    quota.require_room(
+        tx, volume.project_id, volume.type_id, snapshots=1, gigabytes=volume.size_gib
+    )
     new = Snapshot(
         id=SnapshotId(tx.new_id()),
         volume_id=volume.id,
@@ -414,18 +418,6 @@ def reset_snapshot_state(
         raise Conflict(f"Snapshot {found.id} is being removed from its host.")
     if state is not found.state:
         store.move_snapshot(tx, found, f"reset to {state}")
-
-
-# --- limits ------------------------------------------------------------------------------------------
-
-
-def limits(tx: Tx, project_id: ProjectId) -> dict[str, int]:
-    of_project = identity.limits_of(tx, project_id)
-    return {name: of_project.get(name, default) for name, default in LIMITS.items()}
-
-
-def usage(tx: Tx, project_id: ProjectId) -> Usage:
-    return store.usage(tx, project_id)
 
 
 # --- hosts -------------------------------------------------------------------------------------------
@@ -532,32 +524,6 @@ def _zone(tx: Tx, wished: str | None, source: Volume | None) -> str:
     if wished not in fleet.zones(tx):
         raise Invalid(f"availability_zone: '{wished[:64]}' does not exist.")
     return wished
-
-
-def _require_room(
-    tx: Tx,
-    project_id: ProjectId,
-    *,
-    volumes: int = 0,
-    snapshots: int = 0,
-    gigabytes: int = 0,
-    one_volume_gib: int = 0,
-) -> None:
-    """OverQuota when so much more would pass a limit of the project."""
-    allowed = limits(tx, project_id)
-    if 0 <= allowed["per_volume_gigabytes"] < one_volume_gib:
-        raise OverQuota(
-            f"Requested volume size {one_volume_gib}G is larger than maximum allowed limit "
-            f"{allowed['per_volume_gigabytes']}G."
-        )
-    used = store.usage(tx, project_id)
-    asked = {"volumes": volumes, "snapshots": snapshots, "gigabytes": gigabytes}
-    for name, more in asked.items():
-        if more and 0 <= allowed[name] < used.of(name) + more:
-            raise OverQuota(
-                f"Quota exceeded for {name}: requested {more}, "
-                f"but already used {used.of(name)} of {allowed[name]}."
-            )
 
 
 def _require_still(volume: Volume) -> None:

@@ -140,6 +140,10 @@ class QuotaUpdate(Struct, frozen=True, kw_only=True):
     quota_set: dict[str, Limit | str | None]
 
 
+class QuotaClassUpdate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    quota_class_set: dict[str, Limit | str | None]
+
+
 def boolean(value: bool | str | None, field_name: str, *, default: bool = False) -> bool:
     """A JSON boolean, or one of the words that clients of old send."""
     if value is None:

@@ -304,6 +304,36 @@ def usage(tx: Tx, project_id: ProjectId) -> Usage:
     return Usage(volumes=count, snapshots=of_snapshots[0], gigabytes=size_gib + of_snapshots[1])
 
 
+def usage_by_type(tx: Tx, project_id: ProjectId) -> dict[str, Usage]:
+    """The same for each volume type of which the project has anything."""
+    of_volumes = (
+        select(
+            volumes.c.type_id, func.count().label("n"), func.sum(volumes.c.size_gib).label("gib")
+        )
+        .where(volumes.c.project_id == project_id)
+        .group_by(volumes.c.type_id)
+    )
+    of_snapshots = (
+        select(
+            volumes.c.type_id, func.count().label("n"), func.sum(snapshots.c.size_gib).label("gib")
+        )
+        .join_from(snapshots, volumes, snapshots.c.volume_id == volumes.c.id)
+        .where(snapshots.c.project_id == project_id)
+        .group_by(volumes.c.type_id)
+    )
+    counted = {row.type_id: (row.n, int(row.gib)) for row in tx.execute(of_volumes)}
+    copied = {row.type_id: (row.n, int(row.gib)) for row in tx.execute(of_snapshots)}
+    nothing = (0, 0)
+    return {
+        type_id: Usage(
+            volumes=counted.get(type_id, nothing)[0],
+            snapshots=copied.get(type_id, nothing)[0],
+            gigabytes=counted.get(type_id, nothing)[1] + copied.get(type_id, nothing)[1],
+        )
+        for type_id in counted.keys() | copied.keys()
+    }
+
+
 def totals(tx: Tx, reach: ProjectId | None) -> tuple[int, int]:
     """Number of volumes and the sum of their sizes."""
     return _count_and_size(tx, volumes, _reach(volumes, reach))

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from cairn.core.caller import Caller
 from cairn.core.errors import Conflict, Invalid, NotFound
 from cairn.db.engine import Tx
-from cairn.volume import store
+from cairn.volume import quota, store
 from cairn.volume.records import DEFAULT_TYPE, VolumeType
 
 
@@ -67,6 +67,7 @@ def delete(tx: Tx, who: Caller, type_id: str) -> None:
         raise Invalid(f"Volume type {DEFAULT_TYPE.name} is built in and cannot be deleted.")
     if store.has_volumes_of_type(tx, type_id):
         raise Conflict(f"Volume type {type_id} is in use.")
+    quota.forget_type(tx, type_id)
     store.remove_type(tx, type_id)
 
 

@@ -28,7 +28,7 @@ def _details(tx: Tx, call: Call[Any]) -> Shown:
 
 
 def _defaults(tx: Tx, call: Call[Any]) -> Shown:
-    return {"quota": quotas.defaults()}
+    return {"quota": quotas.defaults(tx)}
 
 
 def _own_project(tx: Tx, call: Call[Any]) -> Shown:

@@ -10,6 +10,7 @@ from cairn.core.errors import Denied, Invalid, OverQuota
 from cairn.core.ids import ProjectId
 from cairn.db.engine import Tx
 from cairn.identity import service as identity
+from cairn.network.records import LIMITS
 from cairn.network.store import resources
 from cairn.network.store.ports import counted_ports
 from cairn.network.store.tables import (
@@ -23,18 +24,17 @@ from cairn.network.store.tables import (
     subnets,
 )
 
-QUOTAS: dict[str, tuple[Table, int]] = {
-    "network": (networks, 100),
-    "subnet": (subnets, 100),
-    "subnetpool": (subnet_pools, -1),
-    "port": (ports, 500),
-    "router": (routers, 10),
-    "floatingip": (floating_ips, 50),
-    "security_group": (groups, 10),
-    "security_group_rule": (rules, 100),
+QUOTAS: dict[str, Table] = {
+    "network": networks,
+    "subnet": subnets,
+    "subnetpool": subnet_pools,
+    "port": ports,
+    "router": routers,
+    "floatingip": floating_ips,
+    "security_group": groups,
+    "security_group_rule": rules,
 }
-"""What is counted, and how many a project may have unless somebody decided otherwise (Neutron's own
-defaults)."""
+"""What is counted against the limit of each name (records.LIMITS)."""
 
 
 class Owned(Protocol):
@@ -63,12 +63,12 @@ def used(tx: Tx, name: str, project_id: ProjectId) -> int:
     if name == "port":
         query = select(func.count()).select_from(ports).where(counted_ports(project_id))
         return int(tx.execute(query).scalar_one())
-    return resources.count(tx, QUOTAS[name][0], project_id)
+    return resources.count(tx, QUOTAS[name], project_id)
 
 
 def limit(tx: Tx, name: str, project_id: ProjectId) -> int:
     """-1 is no limit."""
-    return identity.limit(tx, project_id, name, QUOTAS[name][1])
+    return identity.limit(tx, project_id, LIMITS, name)
 
 
 def admit(tx: Tx, name: str, project_id: ProjectId, count: int = 1) -> None:

@@ -7,6 +7,7 @@ from cairn.core.errors import Denied, Invalid
 from cairn.core.ids import ProjectId
 from cairn.db.engine import Tx
 from cairn.identity import service as identity
+from cairn.network.records import LIMITS
 from cairn.network.service.access import QUOTAS, used
 
 LIMIT_MAX = 2**31 - 1
@@ -18,15 +19,14 @@ class Usage(Struct, frozen=True, kw_only=True):
     reserved: int = 0  # requests count and add in one transaction: nothing is ever reserved
 
 
-def defaults() -> dict[str, int]:
-    return {name: default for name, (_, default) in QUOTAS.items()}
+def defaults(tx: Tx) -> dict[str, int]:
+    return identity.defaults_of(tx, LIMITS)
 
 
 def limits(tx: Tx, who: Caller, project_id: str) -> dict[str, int]:
     """Raises Denied for another project's."""
     _require_own(who, project_id)
-    changed = identity.limits_of(tx, ProjectId(project_id))
-    return {name: changed.get(name, default) for name, default in defaults().items()}
+    return identity.limits_of(tx, ProjectId(project_id), LIMITS)
 
 
 def details(tx: Tx, who: Caller, project_id: str) -> dict[str, Usage]:
@@ -44,8 +44,7 @@ def change(tx: Tx, project_id: str, wanted: dict[str, object]) -> dict[str, int]
             raise Invalid(f"HTTPBadRequest: Unrecognized attribute(s) '{name}'")
         number = _number(name, value)
         identity.set_limit(tx, ProjectId(project_id), name, number)
-    changed = identity.limits_of(tx, ProjectId(project_id))
-    return {name: changed.get(name, default) for name, default in defaults().items()}
+    return identity.limits_of(tx, ProjectId(project_id), LIMITS)
 
 
 def reset(tx: Tx, project_id: str) -> None:
@@ -55,7 +54,13 @@ def reset(tx: Tx, project_id: str) -> None:
 def changed_projects(tx: Tx) -> list[tuple[str, dict[str, int]]]:
     """Projects that differ from the defaults, with all their limits."""
     found = identity.limits_by_project(tx, tuple(QUOTAS))
-    return [(project_id, defaults() | changed) for project_id, changed in found.items()]
+    default = defaults(tx)
+    return [(project_id, default | changed) for project_id, changed in found.items()]
+
+
+def counts(tx: Tx, project_id: ProjectId) -> dict[str, int]:
+    """What the project has of all that is limited."""
+    return {name: used(tx, name, project_id) for name in QUOTAS}
 
 
 def _number(name: str, value: object) -> int:
