@@ -22,6 +22,8 @@ COMMANDS = {
     "status": ("cairn.cli.status", "Show every process, host and engine, and what is wrong."),
     "host": ("cairn.cli.host", "Look at hosts and change them: health, zones, drain, fence."),
     "token": ("cairn.cli.token", "Make tokens by which machines become members; list, revoke."),
+    "audit": ("cairn.cli.audit", "Ask who did what, when, from where; export it."),
+    "keys": ("cairn.cli.keys", "List the keys that sign and seal; make new ones."),
     "join": ("cairn.cli.join", "Make this machine a member of the cloud that made the TOKEN."),
     "leave": ("cairn.cli.leave", "Clean up after this host was removed from its cloud."),
     "policy": ("cairn.cli.policy", "Show who may do what; check a file that changes it."),

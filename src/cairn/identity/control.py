@@ -10,6 +10,7 @@ from cairn.identity.revocation import TOPIC, Revocations
 from cairn.life.reconcile import Round
 
 KEY_SECONDS_MAX = 7 * 24 * 3600.0  # a key signs for a week; its tokens outlive it by hours
+RETIRE_S_MIN = 60.0  # keys that no token needs any more within a minute are forgotten together
 
 
 class RevocationKeeper:
@@ -41,7 +42,8 @@ class RevocationKeeper:
 
 
 class KeyRotation:
-    """A new signing key each week. The other processes hear of it, or notice by themselves."""
+    """A new signing key each week, and none kept that no token needs. The other processes hear of it, or
+    notice by themselves."""
 
     name = KEY_TOPIC
 
@@ -52,9 +54,19 @@ class KeyRotation:
     async def run_once(self) -> Round:
         left_s = KEY_SECONDS_MAX - self._keys.age_s()
         if left_s > 0:
-            return Round(again_s=left_s)
+            return await self._retire(left_s)
         # Asked again within the transaction: two processes may come here at once.
         done = await self._database.write(
             lambda tx: self._keys.rotate(tx, if_older_s=KEY_SECONDS_MAX)
         )
         return Round(found=1, done=int(done), again_s=KEY_SECONDS_MAX)
+
+    async def _retire(self, left_s: float) -> Round:
+        gone = 0
+        retirement_s = self._keys.next_retirement_s()
+        if retirement_s is not None and retirement_s <= 0:
+            gone = await self._database.write(self._keys.retire)
+            retirement_s = self._keys.next_retirement_s()
+        if retirement_s is not None:
+            left_s = min(left_s, max(retirement_s, RETIRE_S_MIN))
+        return Round(found=gone, done=gone, again_s=left_s)

@@ -70,3 +70,9 @@ def rotate_credential_keys(tx: Tx, sealer: Sealer) -> int:
             count += 1
     keys.forget_before(number)
     return count
+
+
+def key_ages(tx: Tx, sealer: Sealer) -> dict[int, float]:
+    """Each key's number, and for how many seconds there has been one."""
+    found = secrets.all_under(tx, sealer, _PREFIX)
+    return {int(one.name.removeprefix(_PREFIX)): one.age_s for one in found}
