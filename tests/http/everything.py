@@ -6,6 +6,7 @@ fills which path variable, and a good body for each route that has one.
 
 import hashlib
 import itertools
+import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -184,7 +185,7 @@ class World:
             return {k: self.filled(v) for k, v in body.items()}
         if isinstance(body, list):
             return [self.filled(v) for v in body]
-        if isinstance(body, str) and body.startswith("{") and body.endswith("}"):
+        if isinstance(body, str) and re.fullmatch(r"\{[a-z_-]+\}", body):
             return self.ids[body[1:-1]]
         return body
 
