@@ -14,9 +14,11 @@ from cairn.db.secrets import Sealer
 from cairn.http.shell import Shell
 from cairn.identity import api, service
 from cairn.identity.catalog import entries_of
+from cairn.identity.directory.directories import Directories
 from cairn.identity.keys import KeyRepository
 from cairn.identity.passwords import Passwords, hash_now
 from cairn.identity.revocation import Revocations
+from cairn.identity.security import USUAL, Security
 from cairn.identity.tokens import TokenIssuer
 
 SEALING_KEY = bytes(32)
@@ -27,7 +29,14 @@ ADMIN_HASH = hash_now(ADMIN_PASSWORD)  # once a test run: it is dear on purpose
 class Cloud:
     """Identity alone, asked over HTTP with the tokens that it gave out."""
 
-    def __init__(self, database: Database, clock: Clock, folder: Path) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        folder: Path,
+        security: Security = USUAL,
+        **options: Any,
+    ) -> None:
         self.database = database
         self.clock = clock
         self.keys = KeyRepository(database, Sealer(SEALING_KEY), clock=clock)
@@ -35,13 +44,17 @@ class Cloud:
         self.issuer = TokenIssuer(self.keys, clock, self.revocations, lifetime_s=3600)
         self.passwords = Passwords()
         self.admin = database.write_now(lambda tx: service.bootstrap(tx, ADMIN_HASH))
+        self.directories = Directories(database, Sealer(SEALING_KEY), down_s=0.0)
         identity = api.service(
             api.Options(
                 database=database,
                 issuer=self.issuer,
                 passwords=self.passwords,
                 sealer=Sealer(SEALING_KEY),
+                security=security,
+                directories=self.directories,
                 entries=lambda: entries_of([identity]),
+                **options,
             )
         )
         self.service = identity
