@@ -165,7 +165,7 @@ def _scope_above(
     if wish.project_id is None or project_ids is None:
         return lambda table: []
     project = places.project(tx, wish.project_id)
-    sources = {p.id for p in store_places.ancestors(tx, project.id)}
+    sources: set[str] = {p.id for p in store_places.ancestors(tx, project.id)}
     if wish.has_subtree:
         sources |= project_ids
 

@@ -39,11 +39,9 @@ def filters(call: Call[Any], shelf: Shelf[R], names: Iterable[str]) -> list[Colu
             continue
         if value is not None:
             conditions.append(column == value)
-        for key in call.query.keys():
+        for key, text in call.query.pairs:
             if key.startswith(f"{name}__"):
-                condition = _inexact(
-                    column, key.removeprefix(f"{name}__"), call.query.get(key) or ""
-                )
+                condition = _inexact(column, key.removeprefix(f"{name}__"), text)
                 conditions += [condition] if condition is not None else []
     return conditions
 
@@ -55,14 +53,14 @@ def _inexact(column: Any, comparator: str, value: str) -> ColumnElement[bool] | 
     subject, wanted = (func.lower(column), func.lower(value)) if is_caseless else (column, value)
     match comparator.removeprefix("i"):
         case "equals":
-            return cast(ColumnElement[bool], subject == wanted)
+            return subject == wanted
         case "contains" if value:
-            return cast(ColumnElement[bool], func.replace(subject, wanted, "") != subject)
+            return func.replace(subject, wanted, "") != subject
         case "startswith" if value:
-            return cast(ColumnElement[bool], func.substr(subject, 1, len(value)) == wanted)
+            return func.substr(subject, 1, len(value)) == wanted
         case "endswith" if value:
             start = func.length(subject) - len(value) + 1
-            return cast(ColumnElement[bool], func.substr(subject, start) == wanted)
+            return func.substr(subject, start) == wanted
         case _:
             return None
 

@@ -90,7 +90,8 @@ def create_project(tx: Tx, new: Project, tags: Collection[str] = ()) -> Project:
         if parent.domain_id != new.domain_id:
             raise Invalid("Field 'parent_id' names a project or domain that is not of the domain.")
         above = [parent, *store_places.ancestors(tx, parent.id)]
-    for place in (its_domain, *above):
+    line: list[Domain | Project] = [its_domain, *above]
+    for place in line:
         if not place.enabled:
             raise Invalid(f"Cannot create a project below {place.id}, which is disabled.")
     if len(above) >= DEPTH_MAX:
@@ -128,7 +129,8 @@ def update_project(
 
 
 def _require_enabled_above(tx: Tx, old: Project) -> None:
-    for place in (domain(tx, old.domain_id), *store_places.ancestors(tx, old.id)):
+    above: list[Domain | Project] = [domain(tx, old.domain_id)]
+    for place in above + store_places.ancestors(tx, old.id):
         if not place.enabled:
             raise Denied(f"Cannot enable project {old.id} since {place.id} above it is disabled.")
 

@@ -91,7 +91,7 @@ def is_of_domain(table: FromClause, domain_id: str) -> Condition:
 def reaches(table: FromClause, user_id: Any, group_ids: Collection[str] = ()) -> Condition:
     """The user's own, and those of the user's groups."""
     its_groups = select(members.c.group_id).where(members.c.user_id == user_id)
-    through = table.c.actor_id.in_(its_groups)
+    through: Condition = table.c.actor_id.in_(its_groups)
     if group_ids:
         through = or_(through, table.c.actor_id.in_(set(group_ids)))
     return or_(
@@ -249,10 +249,11 @@ def roles_in(
     `group_ids`: groups that the user is in besides those known here.
     """
     if group_ids:
-        rows = list(tx.execute(_reaching(user_id, scope.kind, scope.id, group_ids)))
+        found = tx.execute(_reaching(user_id, scope.kind, scope.id, group_ids))
+        rows: list[tuple[Any, ...]] = [tuple(row) for row in found]
     else:
         asked = {"user_id": user_id, "kind": scope.kind, "scope_id": scope.id}
-        rows = tx.run(_REACHING, asked).rows  # type: ignore[assignment]
+        rows = tx.run(_REACHING, asked).rows
     direct = [RoleId(role_id) for role_id, kind, _ in rows if not kind]
     below = [
         (RoleId(role_id), Scope(kind=ScopeKind(kind), id=place_id))

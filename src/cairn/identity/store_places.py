@@ -70,7 +70,7 @@ def nodes_of(tx: Tx, domain_ids: Collection[str] | None = None) -> list[Node]:
     query = select(projects.c.id, projects.c.parent_id, projects.c.domain_id)
     if domain_ids is not None:
         query = query.where(projects.c.domain_id.in_(domain_ids))
-    return [Node(*row) for row in tx.execute(query)]
+    return [Node(row.id, row.parent_id, row.domain_id) for row in tx.execute(query)]
 
 
 def is_enabled_below(tx: Tx, root_id: str) -> bool:
