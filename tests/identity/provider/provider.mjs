@@ -1,7 +1,7 @@
 // A certified OpenID provider with three clients and whoever signs in, for tests.
 //
 // node provider.mjs REDIRECT_URI: listens on a free port of loopback and prints its issuer. Its login page
-// takes any name and password; a user's groups are what follows "+" in the name: "ann+ops+dev".
+// takes any name and password. PUT /groups/NAME with a list says which groups the user NAME is in.
 
 import { createServer } from 'node:http';
 import { pathToFileURL } from 'node:url';
@@ -14,16 +14,24 @@ const { default: Provider } = await import(pathToFileURL(found));
 const DEVICE = 'urn:ietf:params:oauth:grant-type:device_code';
 const API = 'urn:cloud';
 
-function claimsOf(id) {
-  const [name, ...groups] = id.split('+');
+const groups = new Map();
+
+function claimsOf(name) {
   return {
-    sub: `sub-of-${name}`,
+    sub: name,
     name: `${name} Example`,
     preferred_username: name,
     email: `${name}@example.com`,
     email_verified: true,
-    groups,
+    groups: groups.get(name) ?? [],
   };
+}
+
+async function setGroups(request, response) {
+  let body = '';
+  for await (const chunk of request) body += chunk;
+  groups.set(request.url.split('/')[2], JSON.parse(body));
+  response.writeHead(204).end();
 }
 
 const configuration = {
@@ -57,7 +65,8 @@ const configuration = {
     profile: ['name', 'preferred_username', 'groups'],
   },
   conformIdTokenClaims: false, // Claims stand in the id token, too.
-  findAccount: (ctx, id) => ({ accountId: id, claims: async () => ({ ...claimsOf(id), sub: id }) }),
+  findAccount: (ctx, id) => ({ accountId: id, claims: async () => claimsOf(id) }),
+  extraTokenClaims: (ctx, token) => (token.aud && token.accountId ? claimsOf(token.accountId) : {}),
   pkce: { required: () => true },
   features: {
     devInteractions: { enabled: true },
@@ -74,7 +83,7 @@ const configuration = {
         scope: 'openid profile email',
         audience: 'cloud',
         accessTokenFormat: 'jwt',
-        jwt: { sign: { alg: 'ES256' } },
+        jwt: { sign: { alg: 'RS256' } },
       }),
     },
   },
@@ -82,7 +91,10 @@ const configuration = {
   ttl: { AccessToken: 600, DeviceCode: 300, Interaction: 600, Session: 600, Grant: 600, IdToken: 600 },
 };
 
-const server = createServer((request, response) => callback(request, response));
+const server = createServer((request, response) => {
+  if (request.method === 'PUT' && request.url.startsWith('/groups/')) setGroups(request, response);
+  else callback(request, response);
+});
 let callback;
 server.listen(0, '127.0.0.1', () => {
   const issuer = `http://127.0.0.1:${server.address().port}`;
