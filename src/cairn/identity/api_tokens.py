@@ -55,8 +55,9 @@ class TokenRoutes:
 
     async def _sign_in(self, database: Database, call: Call[AuthBody]) -> Reply:
         auth = call.body.auth
-        wish = scope_wish(auth.scope)
         names = tuple(dict.fromkeys(auth.identity.methods))
+        # Consumers of OAuth are told that a scope they ask for is not heeded.
+        wish = None if OAUTH1 in names else scope_wish(auth.scope)
         for name in names:
             if name not in self._methods:
                 raise Unauthenticated("Attempted to authenticate with an unsupported method.")
@@ -70,7 +71,9 @@ class TokenRoutes:
                 tx, proofs, wish, methods=methods, lifetime_s=self._issuer.lifetime_s
             )
 
-        session = await database.read(open_session)
+        # A use of a trust is taken in the transaction that opens the session.
+        transact = database.write if wish is not None and wish.trust_id else database.read
+        session = await transact(open_session)
         if isinstance(session, receipts.Begun):
             return receipts.reply(self._issuer, session)
         for proof in proofs:

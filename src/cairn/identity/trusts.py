@@ -252,7 +252,8 @@ def use(tx: Tx, id_: str, trustee: User) -> Lent | None:
         return None
     if one.trustee_user_id != trustee.id:
         raise Denied("User is not a trustee.")
-    agents = [trustee, *(_agent(tx, link.trustor_user_id) for link in chain)]
+    trustors = [_agent(tx, link.trustor_user_id) for link in chain]
+    agents = [trustee, *trustors, *(_agent(tx, link.trustee_user_id) for link in chain[1:])]
     project = store.PROJECTS.get(tx, one.project_id) if one.project_id else None
     if project is None or not project.enabled:
         return None
@@ -260,7 +261,7 @@ def use(tx: Tx, id_: str, trustee: User) -> Lent | None:
     domains = store.DOMAINS.many(tx, domain_ids)
     if any(d not in domains or not domains[d].enabled for d in domain_ids):
         return None
-    owner, trustor = agents[-1], agents[1]
+    owner, trustor = trustors[-1], trustors[0]
     roles = _lent_roles(tx, one, owner.id, project.id)
     if one.remaining_uses is not None and not take_use(tx, id_):
         return None
