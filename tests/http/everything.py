@@ -80,6 +80,19 @@ THINGS = (
          {"credential": {"user_id": "alice", "type": "cert", "blob": "b"}}),
     Make(f"{_IDENTITY}/users/{{users}}/credentials/OS-EC2", {"tenant_id": "{projects}"}, "admin",
          id_field="access"),
+    Make(f"{_IDENTITY}/services", {"service": {"type": "t", "name": "s"}}, "admin"),
+    Make(f"{_IDENTITY}/endpoints",
+         {"endpoint": {"service_id": "{services}", "interface": "public", "url": "http://e"}},
+         "admin"),
+    Make(f"{_IDENTITY}/OS-EP-FILTER/endpoint_groups",
+         {"endpoint_group": {"name": "g", "filters": {"interface": "public"}}}, "admin"),
+    Make(f"{_IDENTITY}/policies", {"policy": {"type": "t", "blob": "b"}}, "admin"),
+    Make(f"{_IDENTITY}/registered_limits",
+         {"registered_limits": [
+             {"service_id": "{services}", "resource_name": "r", "default_limit": 1}]}, "admin"),
+    Make(f"{_IDENTITY}/limits",
+         {"limits": [{"service_id": "{services}", "resource_name": "r", "resource_limit": 2,
+                      "project_id": P1}]}, "admin"),
     Make(f"{_IMAGE}/images", {"name": "i", "tags": ["t"]}),
     Make(f"{_IMAGE}/images/{{images}}/members", {"member": P3}, id_field="member_id"),
     Make(f"{_VOLUME}/volumes", {"volume": {"size": 1}}, key="boot"),
@@ -112,8 +125,6 @@ THINGS = (
 """In this order; "{networks}" stands for the id of the network that was made before."""
 
 LOOK_UP = {
-    "services": (f"{_IDENTITY}/services", "services"),
-    "endpoints": (f"{_IDENTITY}/endpoints", "endpoints"),
     "agents": (f"{_NETWORK}/agents", "agents"),
     "os-services": (f"{_COMPUTE}/os-services", "services"),
     "os-hypervisors": (f"{_COMPUTE}/os-hypervisors", "hypervisors"),
@@ -125,7 +136,7 @@ WORDS = {
     "metadata": "k", "extra_specs": "k", "os-extra_specs": "k", "tags": "t", "ips": "n",
     "os-quota-sets": P1, "quotas": P1, "os-simple-tenant-usage": P1, "regions": "RegionOne",
     "websso": "openid", "schemas": "image", "join": "h1", "zones": "nova", "migrations": "1",
-    "config": "identity", "{group}": "driver",
+    "os-quota-class-sets": "default", "config": "identity", "{group}": "driver",
 }  # fmt: skip
 """What fills variables that name no thing that was made."""
 
@@ -165,6 +176,8 @@ class World:
         )
         assert answer.status_code < 300, f"{path}: {answer.status_code} {answer.text}"
         made = answer.json if thing.id_field in answer.json else next(iter(answer.json.values()))
+        if isinstance(made, list):
+            (made,) = made
         if thing.id_field:
             self.ids[thing.key or path.rpartition("/")[2]] = made[thing.id_field]
         return answer
@@ -330,6 +343,59 @@ def _projects(tx: Tx) -> None:
 
 
 GOOD: Mapping[str, Any] = {
+    "keystone POST /v3/regions": {"region": {"id": "r", "description": "d"}},
+    "keystone PUT /v3/regions/{region_id}": {"region": {"description": "d"}},
+    "keystone PATCH /v3/regions/{region_id}": {"region": {"parent_region_id": None}},
+    "keystone POST /v3/services": {"service": {"type": "t", "name": "n", "enabled": True}},
+    "keystone PATCH /v3/services/{service_id}": {"service": {"name": "n2", "enabled": True}},
+    "keystone POST /v3/endpoints": {
+        "endpoint": {
+            "service_id": "{services}",
+            "interface": "public",
+            "url": "http://e/%(project_id)s",
+            "region": "RegionOne",
+            "name": "n",
+        }
+    },
+    "keystone PATCH /v3/endpoints/{endpoint_id}": {
+        "endpoint": {"url": "http://e", "region_id": "RegionOne", "enabled": True}
+    },
+    "keystone POST /v3/OS-EP-FILTER/endpoint_groups": {
+        "endpoint_group": {"name": "n", "description": "d", "filters": {"interface": "public"}}
+    },
+    "keystone PATCH /v3/OS-EP-FILTER/endpoint_groups/{endpoint_group_id}": {
+        "endpoint_group": {"name": "n2", "filters": {"region_id": "RegionOne"}}
+    },
+    "keystone POST /v3/policies": {"policy": {"type": "t", "blob": "b"}},
+    "keystone PATCH /v3/policies/{policy_id}": {"policy": {"blob": "b2"}},
+    "keystone POST /v3/registered_limits": {
+        "registered_limits": [
+            {
+                "service_id": "{services}",
+                "region_id": "RegionOne",
+                "resource_name": "n",
+                "default_limit": 3,
+                "description": "d",
+            }
+        ]
+    },
+    "keystone PATCH /v3/registered_limits/{registered_limit_id}": {
+        "registered_limit": {"default_limit": 4, "description": "d"}
+    },
+    "keystone POST /v3/limits": {
+        "limits": [
+            {
+                "service_id": "{services}",
+                "resource_name": "r",
+                "resource_limit": 3,
+                "project_id": P2,
+                "description": "d",
+            }
+        ]
+    },
+    "keystone PATCH /v3/limits/{limit_id}": {"limit": {"resource_limit": 4, "description": "d"}},
+    "nova PUT /v2.1/os-quota-class-sets/{class_name}": {"quota_class_set": {"cores": 30}},
+    "cinder PUT /v3/os-quota-class-sets/{class_name}": {"quota_class_set": {"volumes": 30}},
     "cinder POST /v3/volumes": {"volume": {"size": 1, "name": "n", "metadata": {"k": "v"}}},
     "cinder PUT /v3/volumes/{volume_id}": {"volume": {"name": "n", "description": "d"}},
     "cinder POST /v3/volumes/{volume_id}/action": {"os-set_bootable": {"bootable": True}},

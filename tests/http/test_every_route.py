@@ -59,6 +59,10 @@ _SAME = "the same for everybody"
 NEEDS_NO_ROLE: Mapping[str, str] = {
     "keystone GET /v3/regions": _SAME,
     "keystone GET /v3/regions/{region_id}": _SAME,
+    "keystone GET /v3/registered_limits": _SAME,
+    "keystone GET /v3/registered_limits/{registered_limit_id}": _SAME,
+    "keystone GET /v3/limits": "the project's own",
+    "keystone GET /v3/limits/model": _SAME,
     "keystone GET /v3/auth/tokens": _OWN,
     "keystone DELETE /v3/auth/tokens": _OWN,
     "keystone GET /v3/auth/catalog": _OWN,
@@ -84,6 +88,7 @@ NEEDS_NO_ROLE: Mapping[str, str] = {
 """Routes that any valid token may use, with the reason."""
 
 SHARED: Mapping[str, str] = {
+    "keystone GET /v3/registered_limits/{registered_limit_id}": _SAME,
     "keystone GET /v3/regions/{region_id}": _SAME,
     "nova GET /v2.1/flavors/{flavor_id}": "a public flavor",
     "nova GET /v2.1/flavors/{flavor_id}/os-extra_specs": "a public flavor",
@@ -119,6 +124,10 @@ UNKNOWN_IS: Mapping[str, tuple[int, str]] = {
     "nova GET /v2.1/os-quota-sets/{project_id}/defaults": (200, _SAME),
     "nova PUT /v2.1/os-quota-sets/{project_id}": (400, _NOVA),
     "nova DELETE /v2.1/os-quota-sets/{project_id}": (400, _NOVA),
+    "nova GET /v2.1/os-quota-class-sets/{class_name}": (200, _NOVA),
+    "nova PUT /v2.1/os-quota-class-sets/{class_name}": (400, "only one class has projects"),
+    "cinder GET /v3/os-quota-class-sets/{class_name}": (200, "Cinder says so"),
+    "cinder PUT /v3/os-quota-class-sets/{class_name}": (400, "only one class has projects"),
     "nova PUT /v2.1/os-services/{service_id}": (400, "before 2.53 the path has a verb here"),
     "nova GET /v2.1/os-simple-tenant-usage/{project_id}": (200, _NOVA),
     "neutron GET /v2.0/quotas/{project_id}": (200, _ANY),
@@ -281,6 +290,7 @@ def thing_variables(service: Service, route: Route) -> list[Variable]:
 
 
 MADE_BY_NAME = (
+    "regions",
     "tags", "metadata", "extra_specs", "os-extra_specs", "identity_providers", "protocols",
     "mappings", "service_providers",
 )  # fmt: skip
