@@ -21,7 +21,7 @@ import uvicorn
 import uvloop
 from msgspec import Struct
 
-from cairn import __version__, handover, health, membership, operator, serving, slices
+from cairn import __version__, handover, health, membership, operator, quotas, serving, slices
 from cairn.audit import api as audit_api
 from cairn.audit.control import AuditKeeper
 from cairn.audit.service import Trail
@@ -296,6 +296,7 @@ class Cloud:
             (api_join.routes(doors), api_join.POLICY),
             (membership.routes(), membership.POLICY),
             (api_drain.ROUTES, api_drain.POLICY),
+            (quotas.ROUTES, quotas.POLICY),
             (audit_api.routes(observer=self._options.region), audit_api.POLICY),
             (api_keys.routes(self.keys, self.sealer), api_keys.POLICY),
             (http_policies.routes(lambda: self.policies), http_policies.POLICY),

@@ -394,6 +394,8 @@ GOOD: Mapping[str, Any] = {
         ]
     },
     "keystone PATCH /v3/limits/{limit_id}": {"limit": {"resource_limit": 4, "description": "d"}},
+    "cairn PUT /cairn/v1/quotas": {"quotas": {"cores": 30}},
+    "cairn PUT /cairn/v1/quotas/{project}": {"quotas": {"cores": 30, "volumes": None}},
     "nova PUT /v2.1/os-quota-class-sets/{class_name}": {"quota_class_set": {"cores": 30}},
     "cinder PUT /v3/os-quota-class-sets/{class_name}": {"quota_class_set": {"volumes": 30}},
     "cinder POST /v3/volumes": {"volume": {"size": 1, "name": "n", "metadata": {"k": "v"}}},

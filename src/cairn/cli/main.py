@@ -21,6 +21,7 @@ COMMANDS = {
     "down": ("cairn.cli.down", "Stop the cloud: guests too, unless --keep-guests."),
     "status": ("cairn.cli.status", "Show every process, host and engine, and what is wrong."),
     "host": ("cairn.cli.host", "Look at hosts and change them: health, zones, drain, fence."),
+    "quota": ("cairn.cli.quota", "Show and set what projects may have, and what they use."),
     "token": ("cairn.cli.token", "Make tokens by which machines become members; list, revoke."),
     "audit": ("cairn.cli.audit", "Ask who did what, when, from where; export it."),
     "keys": ("cairn.cli.keys", "List the keys that sign and seal; make new ones."),
