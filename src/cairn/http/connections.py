@@ -4,6 +4,9 @@ uvicorn's protocol with the limits that it lacks. There are no timers: whoever s
 connections once a second (`Crowd.look`), and a request costs a few assignments.
 """
 
+import fcntl
+import sys
+import termios
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -82,7 +85,7 @@ class Crowd:
         idle = [c for c in self._all if c.idle_since and address in (None, c.address)]
         if not idle:
             return False
-        min(idle, key=lambda c: c.idle_since or 0.0).end()
+        min(idle, key=lambda c: c.idle_since or 0.0).drop()
         self.refused["idle, for another"] += 1
         return True
 
@@ -101,6 +104,7 @@ class Connection(HttpToolsProtocol):
         self._head_since: float | None = None  # None: not in a request's headers
         self._head_bytes = 0
         self._has_more = False  # of the request's body
+        self._piece_at = 0.0  # when the last piece of it came
         self._ended: float | None = None  # when the last answer was complete
         self._stuck: tuple[float, int] | None = None  # since when, and how much was unsent then
         self._closing_since: float | None = None
@@ -171,7 +175,12 @@ class Connection(HttpToolsProtocol):
                 self._forbid(431, _BIG.format(limits))
         self._head_since = None
         self._has_more = True
+        self._piece_at = time.monotonic()
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._piece_at = time.monotonic()
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._has_more = False
@@ -214,6 +223,14 @@ class Connection(HttpToolsProtocol):
         elif self._has_more and self._ended and now - self._ended > limits.leftover_s:
             self._crowd.refused["slow body"] += 1
             self.end()
+        elif (
+            self._has_more
+            and self._ended is None
+            and now - self._piece_at > limits.body_stall_s
+            and not self.flow.read_paused
+        ):
+            self._crowd.refused["slow body"] += 1
+            self._give_up_on_body()
         elif self.flow.write_paused:
             self._look_at_reader(now)
 
@@ -224,8 +241,23 @@ class Connection(HttpToolsProtocol):
         if not self.transport.is_closing():
             self.transport.close()
 
+    def _give_up_on_body(self) -> None:
+        cycle = self.cycle
+        if cycle.response_started:
+            self.end()
+        else:
+            self._refuse(408, _LATE, instead=True)
+        cycle.disconnected = True  # Whoever waits for the body hears that it does not come.
+        cycle.message_event.set()
+
+    def drop(self) -> None:
+        """Close it at once: nothing is under way."""
+        self._unset_keepalive_if_required()
+        self.idle_since = None
+        self.transport.abort()
+
     def _look_at_reader(self, now: float) -> None:
-        unsent = self.transport.get_write_buffer_size()
+        unsent = self._unsent()
         if self._stuck is None:
             self._stuck = (now, unsent)
             return
@@ -238,19 +270,30 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
         self._stuck = (now, unsent)
 
+    def _unsent(self) -> int:
+        """Bytes that the client has not taken, in our memory and in the kernel's: from a slow client's
+        few bytes at a time, the kernel makes one jump of megabytes."""
+        held = self.transport.get_write_buffer_size()
+        try:
+            own = self.transport.get_extra_info("socket").fileno()
+            told = fcntl.ioctl(own, termios.TIOCOUTQ, b"\0\0\0\0")
+        except (OSError, AttributeError):
+            return int(held)
+        return int(held) + int.from_bytes(told, sys.byteorder)
+
     def _forbid(self, status: int, message: str) -> None:
         """Stop the parser, from one of its own calls."""
         self._verdict = (status, message)
         raise ValueError(message)
 
-    def _refuse(self, status: int, message: str) -> None:
+    def _refuse(self, status: int, message: str, *, instead: bool = False) -> None:
         """Answer what never became a request, and end. What still comes is thrown away for a moment: a
-        connection closed over unread bytes would take the answer with it."""
+        connection closed over unread bytes would take the answer with it. `instead` of the application."""
         self._refused_at = time.monotonic()
         self._head_since = None
         self._unset_keepalive_if_required()
         cycle: Any = self.cycle  # None before the first request
-        if cycle is not None and not cycle.response_complete:
+        if cycle is not None and not cycle.response_complete and not instead:
             self.end()  # An answer to an earlier request is under way: there is no place for this one.
             return
         self._crowd.refused[f"status {status}"] += 1

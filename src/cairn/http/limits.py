@@ -23,6 +23,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     handshake_s: float = 10.0
     # Between two requests. Balancers keep theirs for a minute.
     idle_s: int = 75
+    # Between two pieces of a body, while somebody waits for it.
+    body_stall_s: float = 30.0
     # How long what a client still sends is thrown away after it has its answer.
     leftover_s: float = 10.0
     # How long what was written to a closed connection may wait to be taken.
@@ -36,7 +38,6 @@ class Limits(Struct, frozen=True, kw_only=True):
 
 
 BODY_S = 30.0  # for a whole JSON body
-STREAM_STALL_S = 60.0  # between two pieces of an upload
 STREAM_BYTES_PER_S_MIN = 1 << 10  # of an upload, once it has lasted for a while
 STREAM_GRACE_S = 120.0
 QUERY_FIELDS_MAX = 1000

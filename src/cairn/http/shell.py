@@ -396,7 +396,10 @@ def _write_reply(resp: falcon.asgi.Response, route: Route, reply: Reply) -> None
     status = reply.status or route.status
     resp.status = status
     for name, value in reply.headers.items():
-        resp.set_header(name, value)
+        if name == "Set-Cookie":  # The one header that may be there more than once.
+            resp.append_header(name, value)
+        else:
+            resp.set_header(name, value)
     if reply.stream is not None:
         resp.content_type = reply.content_type
         resp.stream = reply.stream
@@ -463,11 +466,7 @@ async def _chunks(req: falcon.asgi.Request) -> AsyncIterator[bytes]:
 
     async def receive_all() -> Any:
         nonlocal taken
-        try:
-            async with asyncio.timeout(limits.STREAM_STALL_S):
-                event = await receive()
-        except TimeoutError:
-            raise _late() from None
+        event = await receive()
         taken += len(event.get("body", b""))
         lasts_s = time.monotonic() - began
         if lasts_s > limits.STREAM_GRACE_S and taken < lasts_s * limits.STREAM_BYTES_PER_S_MIN:
