@@ -22,6 +22,7 @@ from cairn.identity import (
     user_options,
 )
 from cairn.identity.api_places import show_projects
+from cairn.identity.federation import linking
 from cairn.identity.listing import filters, link, listed, listing, page
 from cairn.identity.lockout import Lockout
 from cairn.identity.methods.method import Named
@@ -96,15 +97,19 @@ class PeopleRoutes:
         hash_ = await self._hashed(changes.pop("password", None))
         domain_id = home_domain(call, changes.pop("domain_id", None))
         options = user_options.merged({}, changes.pop("options", {}))
+        federated = changes.pop("federated", ())
 
         def create(tx: Tx) -> User:
             new = User(
                 id=UserId(tx.new_hex_id()), domain_id=domain_id, **changes, options=options,
                 extra=extra,
             )  # fmt: skip
-            return people.create_user(tx, new, hash_, self._security)
+            made = people.create_user(tx, new, hash_, self._security)
+            if federated:
+                linking.link(tx, made.id, federated)
+            return made
 
-        return {"user": show_user(call, await database.write(create))}
+        return {"user": await self._shown(database, call, await database.write(create))}
 
     async def _update_user(self, database: Database, call: Call[UserBody]) -> dict[str, Any]:
         changes, extra = read(call.body.user, UserWish, "user")
@@ -114,13 +119,21 @@ class PeopleRoutes:
         new: NewPassword | None = None
         if "password" in changes:
             new = NewPassword(hash=await self._hashed(changes.pop("password")))
+        federated = changes.pop("federated", None)
 
         def update(tx: Tx) -> User:
             merged = {**people.user(tx, user_id).extra, **extra}
             wanted = {**changes, "extra": merged}
-            return people.update_user(tx, user_id, wanted, new, self._security)
+            changed = people.update_user(tx, user_id, wanted, new, self._security)
+            if federated is not None:
+                linking.link(tx, changed.id, federated)
+            return changed
 
-        return {"user": show_user(call, await database.write(update))}
+        return {"user": await self._shown(database, call, await database.write(update))}
+
+    async def _shown(self, database: Database, call: Call[Any], user: User) -> dict[str, Any]:
+        more = await database.read(lambda tx: linking.shown(tx, user.id))
+        return {**show_user(call, user), **more}
 
     async def _change_password(self, database: Database, call: Call[PasswordBody]) -> None:
         """The user's own change: by the old password, so one that has expired will do."""
@@ -228,14 +241,15 @@ def show_group(call: Call[Any], group: Group) -> dict[str, Any]:
 
 def list_users(tx: Tx, call: Call[None]) -> dict[str, Any]:
     wanted = filters(call, store.USERS, ("name", "domain_id", "enabled", "default_project_id"))
-    wanted += expiry_filter(call)
+    wanted += [*expiry_filter(call), *linking.filters(call)]
     if mine := call.who.scope_domain_id:
         wanted.append(store.users.c.domain_id == mine)
     return listing(tx, call, "users", store.USERS, wanted, show_user)
 
 
 def get_user(tx: Tx, call: Call[None]) -> dict[str, Any]:
-    return {"user": show_user(call, people.user(tx, call.path["user_id"]))}
+    user = people.user(tx, call.path["user_id"])
+    return {"user": {**show_user(call, user), **linking.shown(tx, user.id)}}
 
 
 def delete_user(tx: Tx, call: Call[None]) -> None:

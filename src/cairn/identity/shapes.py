@@ -50,6 +50,18 @@ class ProjectWish(Struct, frozen=True, kw_only=True):
     is_domain: bool | UnsetType = UNSET
 
 
+class FederatedProtocol(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    protocol_id: Id
+    unique_id: LongName
+
+
+class FederatedRef(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whom an identity provider means by this user."""
+
+    idp_id: Id
+    protocols: Annotated[tuple[FederatedProtocol, ...], Meta(max_length=100)]
+
+
 class UserWish(Struct, frozen=True, kw_only=True):
     name: LongName | UnsetType = UNSET
     domain_id: Id | UnsetType | None = UNSET
@@ -59,6 +71,7 @@ class UserWish(Struct, frozen=True, kw_only=True):
     email: Words | UnsetType | None = UNSET
     options: UserOptions | UnsetType = UNSET
     password: str | UnsetType | None = UNSET
+    federated: Annotated[tuple[FederatedRef, ...], Meta(max_length=100)] | UnsetType = UNSET
 
 
 class GroupWish(Struct, frozen=True, kw_only=True):
