@@ -61,6 +61,8 @@ from cairn.identity import api as identity_api
 from cairn.identity import api_keys, bootstrap, catalog
 from cairn.identity import control as identity_control
 from cairn.identity.activity import InactivityKeeper
+from cairn.identity.directory.directories import Directories
+from cairn.identity.directory.keeper import DirectoryKeeper
 from cairn.identity.keys import KeyRepository
 from cairn.identity.passwords import Passwords
 from cairn.identity.revocation import Revocations
@@ -138,6 +140,7 @@ class Cloud:
         self.revocations = Revocations(database)
         sealing_key = options.sealing_key or secrets.key_in(options.control_dir / "control.key")
         self.sealer = Sealer(sealing_key)
+        self.directories = Directories(database, self.sealer)
         self.keys = KeyRepository(
             database,
             self.sealer,
@@ -247,6 +250,7 @@ class Cloud:
                 await self._notifier.flush()
         await self._tasks.close()
         self.passwords.close()
+        self.directories.close()
 
     def _services(self) -> list[Service]:
         options = self._options
@@ -262,6 +266,7 @@ class Cloud:
                 issuer=self.issuer,
                 passwords=self.passwords,
                 sealer=self.sealer,
+                directories=self.directories,
                 region=options.region,
                 dashboards=options.trusted_dashboards,
                 security=options.security,
@@ -276,6 +281,7 @@ class Cloud:
             metrics=self.metrics,
             connected=lambda: self.streams.connected,
             rounds=lambda: self.runner.records,
+            directories=self.directories.troubles,
         )
         hosts = api_hosts.routes(loads=aggregates.loads, last_heard=self.streams.last_heard_s)
         is_alone = self._options.me is None
@@ -334,6 +340,7 @@ class Cloud:
                         per_minute=self._options.recoveries_per_minute,
                     ),
                     identity_control.KeyRotation(self.database, self.keys),
+                    DirectoryKeeper(self.database, self.directories),
                     InactivityKeeper(self.database, self._options.security),
                     AuditKeeper(self.database, days=self._options.audit_days),
                 )

@@ -90,6 +90,7 @@ def routes(
     metrics: Metrics,
     connected: Callable[[], list[NodeId]],
     rounds: Callable[[], Mapping[str, RoundRecord]],
+    directories: Callable[[], Mapping[str, str]] = dict,  # what is wrong, by domain
 ) -> tuple[Route, ...]:
     """Over what the process knows of itself; part of the operator's API (operator.py)."""
 
@@ -98,7 +99,7 @@ def routes(
         losses, held = loss.explain_all(tx)
         up, total = counts.get(NodeState.UP, 0), sum(counts.values())
         broken = sorted(r.name for r in rounds().values() if r.trouble)
-        is_well = up == total and not broken
+        is_well = up == total and not broken and not directories()
         return {
             "status": "ok" if is_well else "degraded",
             "version": __version__,
@@ -107,6 +108,7 @@ def routes(
                 "nodes": f"{up} of {total} up",
                 "losses": _losses(losses, held),
                 "reconcilers": f"failing: {', '.join(broken)}" if broken else "ok",
+                "directories": f"down: {len(directories())}" if directories() else "ok",
             },
         }
 
@@ -118,6 +120,7 @@ def routes(
             "nodes": [_node(n, n.id in online, losses.get(n.id, "")) for n in fleet.nodes(tx)],
             "held_zones": held,
             "reconcilers": [_rounds(r) for r in rounds().values()],
+            "directories": directories(),
         }
 
     def show_metrics(tx: Tx, call: Call[Any]) -> Any:

@@ -62,7 +62,9 @@ def _environment(*, fast: bool) -> dict[str, str]:
     with Steps() as steps:
         with steps.step("unpacking PostgreSQL for tests"):
             postgres = engines.ensure_postgres()
-        path = f"{postgres}:{environment.get('PATH', os.defpath)}"
+        with steps.step("unpacking an LDAP server for tests"):
+            slapd = engines.ensure_slapd() / "usr/sbin"
+        path = f"{postgres}:{slapd}:{environment.get('PATH', os.defpath)}"
         if not fast:
             with steps.step("unpacking the network engine"):
                 engines.ensure_ovs()

@@ -43,6 +43,7 @@ PROGRAMS = (
 )
 PACKAGES = ("openvswitch-switch", "ovn-central", "ovn-host", "patchelf")
 # Of everything these packages ask for, only what the programs link to: no Python, Perl or systemd.
+SLAPD_NEEDED = r"slapd|patchelf|lib.*|zlib1g"
 POSTGRES_NEEDED = r"postgresql-(client-)?\d+|patchelf|lib.*|zlib1g"
 NEEDED = r"openvswitch-(common|switch)|ovn-(common|central|host)|patchelf|lib.*|zlib1g"
 
@@ -65,6 +66,16 @@ def ensure_postgres(cache: Path = CACHE) -> Path:
         return own.parent
     home = _unpacked(cache / "engines" / "postgresql", _unpack_postgres)
     return next(home.glob("usr/lib/postgresql/*/bin"))
+
+
+def ensure_slapd(cache: Path = CACHE) -> Path:
+    """Folder of an LDAP server, for tests: `usr/sbin/slapd`, `usr/lib/ldap`, `etc/ldap/schema`.
+
+    It is not installed, because Debian's package makes a directory and starts it.
+    """
+    if Path("/usr/sbin/slapd").exists():
+        return Path("/")
+    return _unpacked(cache / "engines" / "slapd", _unpack_slapd)
 
 
 def ensure_novnc(cache: Path = CACHE) -> Path:
@@ -146,7 +157,9 @@ def _settle(program: Path, work: Path, home: Path) -> None:
     """Have a program use the loader and libraries that were unpacked with it, at their last place."""
     loader = packages.loader_in(work)
     libraries = loader.parent
-    paths = (libraries, libraries / "openvswitch", libraries / "ovn")
+    # Debian 12 still keeps libc's libraries under /lib and the others under /usr/lib.
+    others = work / "usr/lib" / libraries.name
+    paths = (libraries, others, libraries / "openvswitch", libraries / "ovn")
     search = ":".join(str(home / path.relative_to(work)) for path in paths if path.is_dir())
     patchelf = [str(loader), "--library-path", str(libraries), str(work / "usr/bin/patchelf")]
     interpreter = str(home / loader.relative_to(work))
@@ -160,6 +173,11 @@ def _unpack_postgres(work: Path, home: Path) -> None:
     for program in next(work.glob("usr/lib/postgresql/*/bin")).iterdir():
         if program.read_bytes()[:4] == b"\x7fELF":
             _settle(program, work, home)
+
+
+def _unpack_slapd(work: Path, home: Path) -> None:
+    packages.fetch(("slapd", "patchelf"), SLAPD_NEEDED, work)
+    _settle(work / "usr/sbin/slapd", work, home)
 
 
 def _program(work: Path, name: str) -> Path:

@@ -19,7 +19,7 @@ from cairn.core.errors import Unavailable
 from cairn.identity.directory.config import Address, DirectoryConfig
 
 CONNECT_S_MAX = 3.0
-ANSWER_S_MAX = 8.0  # without a byte from the server
+ANSWER_S_MAX = 8  # without a byte from the server
 _PAGED = "1.2.840.113556.1.4.319"  # RFC 2696
 
 _SUCCESS, _TIME_LIMIT, _SIZE_LIMIT, _ADMIN_LIMIT, _NO_SUCH_OBJECT = 0, 3, 4, 11, 32
@@ -54,7 +54,9 @@ class Client:
         for address in self._config.addresses:
             try:
                 with _told(address):
-                    self._connection = self._opened(address, self._config.user, self._config.password)
+                    self._connection = self._opened(
+                        address, self._config.user, self._config.password
+                    )
                     status, result = _outcome(self._connection.bind())
                     if status:
                         return
@@ -66,7 +68,13 @@ class Client:
         raise _down("; ".join(troubles))
 
     def search(
-        self, base: str, filter_: str, attributes: Sequence[str], *, limit: int, is_base: bool = False
+        self,
+        base: str,
+        filter_: str,
+        attributes: Sequence[str],
+        *,
+        limit: int,
+        is_base: bool = False,
     ) -> Found:
         """At most `limit` entries below `base`, or `base` itself. Raises Unavailable."""
         scope = ldap3.SUBTREE if self._config.is_subtree else ldap3.LEVEL
@@ -83,7 +91,7 @@ class Client:
                     search_scope=ldap3.BASE if is_base else scope,
                     dereference_aliases=ldap3.DEREF_NEVER,
                     attributes=list(attributes),
-                    time_limit=int(ANSWER_S_MAX),
+                    time_limit=ANSWER_S_MAX,
                     **page,
                 )
                 entries += _entries(response)
@@ -105,7 +113,9 @@ class Client:
 
         On a connection of its own, so that nobody's rights are left on a shared one.
         """
-        assert password, "an empty password is no proof: servers take it for nobody's (RFC 4513, 5.1.2)"
+        assert password, (
+            "an empty password is no proof: servers take it for nobody's (RFC 4513, 5.1.2)"
+        )
         troubles = []
         for address in self._config.addresses:
             try:

@@ -7,7 +7,8 @@ directory's, made before it had one, stay what they are: nobody is locked out of
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from msgspec import Struct
 
@@ -25,8 +26,9 @@ from cairn.identity.directory.store import Entry
 from cairn.identity.directory.tree import Person, Team, Tree
 from cairn.identity.methods.method import Named, Proof
 from cairn.identity.records import ActorKind, Group, GroupId, User
-from cairn.identity.store import R, Shelf
+from cairn.identity.store import Shelf
 
+T = TypeVar("T", User, Group)
 DRIVER = "ldap"
 TRIES = 3  # each asks about those whose names others have now
 _log = log.get("identity.directory")
@@ -85,7 +87,7 @@ class Directories:
             )
         return domain.tree
 
-    # --- signing in --------------------------------------------------------------------------------------
+    # --- signing in ----------------------------------------------------------------------------------------
 
     async def prove(self, database: Database, named: Named, password: str) -> Proof | None:
         """See `methods.password.Directory`."""
@@ -129,7 +131,7 @@ class Directories:
         is_local = row is not None and kept.entry(tx, row.id) is None
         return None if is_local else (domain.id, None)
 
-    # --- looking ------------------------------------------------------------------------------------------
+    # --- looking -------------------------------------------------------------------------------------------
 
     async def look_at_user(self, database: Database, user_id: str, *, groups: bool = False) -> None:
         """Bring a row up to date. Does nothing for who is not a directory's; NotFound for who is gone."""
@@ -190,7 +192,9 @@ class Directories:
             if isinstance(result, BaseException) and not isinstance(result, Unavailable):
                 raise result
 
-    async def _look_at_users(self, database: Database, domain_id: DomainId, name: str | None) -> None:
+    async def _look_at_users(
+        self, database: Database, domain_id: DomainId, name: str | None
+    ) -> None:
         tree = self.tree(domain_id)
         listed = await tree.people(name=name)
         ids = await self.see_people(database, domain_id, listed.people)
@@ -230,7 +234,7 @@ class Directories:
             except NotFound:
                 pass
 
-    # --- writing through ------------------------------------------------------------------------------------
+    # --- writing through -----------------------------------------------------------------------------------
 
     async def see_people(
         self, database: Database, domain_id: DomainId, people: Sequence[Person]
@@ -238,9 +242,8 @@ class Directories:
         """The rows' ids of those who have rows now."""
         tree = self.tree(domain_id)
         for _ in range(TRIES):
-            plan = await self._write(
-                database, store.USERS, lambda tx: mirror.plan_people(tx, domain_id, people)
-            )
+            make = partial(mirror.plan_people, domain_id=domain_id, people=people)
+            plan = await self._write(database, store.USERS, make)
             if not plan.taken:
                 break
             people = [*people, *await self._others(database, plan.taken, tree.people_with)]
@@ -251,22 +254,21 @@ class Directories:
     ) -> list[str]:
         tree = self.tree(domain_id)
         for _ in range(TRIES):
-            plan = await self._write(
-                database, store.GROUPS, lambda tx: mirror.plan_teams(tx, domain_id, teams)
-            )
+            make = partial(mirror.plan_teams, domain_id=domain_id, teams=teams)
+            plan = await self._write(database, store.GROUPS, make)
             if not plan.taken:
                 break
             teams = [*teams, *await self._others(database, plan.taken, tree.teams_with)]
         return plan.ids
 
     async def _write(
-        self, database: Database, shelf: Shelf[R], make: Callable[[Tx], mirror.Plan[R]]
-    ) -> mirror.Plan[R]:
+        self, database: Database, shelf: Shelf[T], make: Callable[[Tx], mirror.Plan[T]]
+    ) -> mirror.Plan[T]:
         plan = await database.read(make)
         if plan.is_nothing:
             return plan
 
-        def write(tx: Tx) -> mirror.Plan[R]:
+        def write(tx: Tx) -> mirror.Plan[T]:
             now = make(tx)
             mirror.write(tx, now, shelf)
             return now
@@ -303,7 +305,7 @@ class Directories:
         entry = await database.read(lambda tx: kept.entry(tx, id_))
         return entry if entry is not None and entry.domain_id in self._domains else None
 
-    # --- which there are --------------------------------------------------------------------------------------
+    # --- which there are -----------------------------------------------------------------------------------
 
     async def _load(self) -> None:
         if not self._is_stale:

@@ -7,6 +7,7 @@ as are, at once hidden, those of a domain that has no directory any more.
 
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 
 from cairn.core.errors import Unavailable
 from cairn.core.ids import DomainId, UserId
@@ -81,9 +82,10 @@ class DirectoryKeeper:
                 for person in people
                 if tree.member_key(person) in named
             ]
-            database = self._database
-            if await database.read(lambda tx, g=group_id, i=ids: mirror.needs_members(tx, g, i)):  # type: ignore[misc]
-                await database.write(lambda tx, g=group_id, i=ids: mirror.set_members(tx, g, i))  # type: ignore[misc]
+            needed = partial(mirror.needs_members, group_id=group_id, user_ids=ids)
+            if await self._database.read(needed):
+                change = partial(mirror.set_members, group_id=group_id, user_ids=ids)
+                await self._database.write(change)
 
     async def _entries(self, domain_id: DomainId, kind: ActorKind, after: str) -> list[Entry]:
         return await self._database.read(
@@ -101,7 +103,7 @@ class DirectoryKeeper:
         for kind in ActorKind:
             while entries := await self._entries(domain_id, kind, ""):
                 ids = [entry.id for entry in entries]
-                await self._database.write(lambda tx, ids=ids: mirror.gone(tx, ids))  # type: ignore[misc]
+                await self._database.write(partial(mirror.gone, ids=ids))
                 done += len(ids)
         return done
 

@@ -7,7 +7,7 @@ caller, who asks the directory about that one, too.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Generic
+from typing import Any, Generic, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -21,19 +21,20 @@ from cairn.identity.directory import store as kept
 from cairn.identity.directory.store import Entry, public_id
 from cairn.identity.directory.tree import Person, Team
 from cairn.identity.records import ActorKind, Group, GroupId, User
-from cairn.identity.store import R, Shelf
+from cairn.identity.store import Shelf
 
+T = TypeVar("T", User, Group)
 _log = log.get("identity.directory")
 
 
-class Plan(Struct, Generic[R], frozen=True, kw_only=True):
+class Plan(Struct, Generic[T], frozen=True, kw_only=True):
     """What has to be written."""
 
     entries: list[Entry]  # new ones
     back: list[str]  # ids of those who were gone
-    new: list[R]
-    changed: list[R]
-    renamed: list[R]  # of `changed`, whose old name another one gets
+    new: list[T]
+    changed: list[T]
+    renamed: list[T]  # of `changed`, whose old name another one gets
     disabled: list[str]
     taken: list[str]  # ids of entries whose names others have now
     ids: list[str]  # of all that have rows
@@ -78,10 +79,10 @@ def _plan(
     tx: Tx,
     domain_id: DomainId,
     kind: ActorKind,
-    shelf: Shelf[R],
+    shelf: Shelf[T],
     things: Mapping[str, Any],
-    make: Callable[[str, Any, R | None], R],
-) -> Plan[R]:
+    make: Callable[[str, Any, T | None], T],
+) -> Plan[T]:
     entries = kept.many(tx, things)
     rows = _rows(tx, shelf, things)
     wanted = {id_: make(id_, thing, rows.get(id_)) for id_, thing in things.items()}
@@ -101,17 +102,21 @@ def _plan(
         disabled=[
             id_
             for id_, new in differ.items()
-            if id_ in rows and getattr(rows[id_], "enabled", False) and not getattr(new, "enabled")
+            if isinstance(new, User) and not new.enabled and _was_enabled(rows.get(id_))
         ],
         taken=taken,
         ids=[id_ for id_ in things if id_ not in refused],
     )
 
 
+def _was_enabled(old: User | Group | None) -> bool:
+    return isinstance(old, User) and old.enabled
+
+
 def _names(
-    wanted: Mapping[str, R],
-    differ: Mapping[str, R],
-    rows: Mapping[str, R],
+    wanted: Mapping[str, T],
+    differ: Mapping[str, T],
+    rows: Mapping[str, T],
     holders: Mapping[str, str],
     entries: Mapping[str, Entry],
 ) -> tuple[list[str], set[str], list[str]]:
@@ -139,7 +144,7 @@ def _names(
     return taken, refused, [id_ for id_ in freed if id_ in rows]
 
 
-def write(tx: Tx, plan: Plan[R], shelf: Shelf[R]) -> None:
+def write(tx: Tx, plan: Plan[T], shelf: Shelf[T]) -> None:
     kept.add(tx, plan.entries)
     kept.mark(tx, plan.back, None)
     for row in plan.renamed:  # A name that is free and no name: the id.
@@ -200,9 +205,7 @@ def _leave(tx: Tx, pairs: Sequence[tuple[str, str]]) -> None:
     columns = store.members.c
     for user_id, group_id in pairs:
         tx.execute(
-            store.members.delete().where(
-                columns.user_id == user_id, columns.group_id == group_id
-            )
+            store.members.delete().where(columns.user_id == user_id, columns.group_id == group_id)
         )
     revocation.revoke(tx, *(revocation.of_user(UserId(u)) for u in sorted({u for u, _ in pairs})))
 
@@ -227,14 +230,16 @@ def _members_of(tx: Tx, group_id: GroupId, *, everybody: bool = False) -> set[st
     return set(tx.execute(query.where(columns.group_id == group_id)).scalars())
 
 
-def _rows(tx: Tx, shelf: Shelf[R], ids: Collection[str]) -> dict[str, R]:
-    found: dict[str, R] = {}
+def _rows(tx: Tx, shelf: Shelf[T], ids: Collection[str]) -> dict[str, T]:
+    found: dict[str, T] = {}
     for part in kept.chunks(sorted(ids)):
         found |= shelf.many(tx, part)
     return found
 
 
-def _holders(tx: Tx, shelf: Shelf[Any], domain_id: DomainId, names: Collection[str]) -> dict[str, str]:
+def _holders(
+    tx: Tx, shelf: Shelf[Any], domain_id: DomainId, names: Collection[str]
+) -> dict[str, str]:
     """Who has these names in the domain: ids by name."""
     columns = shelf.table.c
     found: dict[str, str] = {}

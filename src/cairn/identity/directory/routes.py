@@ -5,6 +5,7 @@ one flag. A directory is read-only, as it is to Keystone: who is in it and in wh
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -61,7 +62,7 @@ async def _without_gone(database: Database, result: Any) -> Any:
     for key in ("users", "groups"):
         if isinstance(things := body.get(key), list):
             ids = [thing["id"] for thing in things]
-            known = await database.read(lambda tx, ids=ids: kept.many(tx, ids))  # type: ignore[misc]
+            known = await database.read(partial(kept.many, ids=ids))
             gone = {entry.id for entry in known.values() if entry.gone_at is not None}
             body = {**body, key: [thing for thing in things if thing["id"] not in gone]}
     return msgspec.structs.replace(result, body=body) if isinstance(result, Reply) else body
@@ -124,7 +125,7 @@ async def _refuse_new(directories: Directories, database: Database, call: Call[A
 async def _refuse_change(directories: Directories, database: Database, call: Call[Any]) -> None:
     for what in ("user", "group"):
         id_ = call.path.get(f"{what}_id")
-        entry = await database.read(lambda tx, id_=id_: kept.entry(tx, id_)) if id_ else None  # type: ignore[misc]
+        entry = await database.read(partial(kept.entry, id_=id_)) if id_ else None
         if entry is not None and entry.gone_at is None:
             raise Denied(f"Cannot change the {what} {id_}: {_READ_ONLY}.")
 

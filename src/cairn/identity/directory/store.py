@@ -39,7 +39,9 @@ class Entry(Struct, frozen=True, kw_only=True):
 
 def public_id(domain_id: str, kind: ActorKind, local_id: str) -> str:
     """The id that Keystone gives it, so that ids stay the same when a cloud comes from there."""
-    text = f"{domain_id}{kind}{local_id}"  # values by the names of their keys: domain, entity, local
+    text = (
+        f"{domain_id}{kind}{local_id}"  # values by the names of their keys: domain, entity, local
+    )
     return hashlib.sha256(text.encode()).hexdigest()
 
 

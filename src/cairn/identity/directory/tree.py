@@ -61,7 +61,9 @@ class Tree:
         self._config = config
         self.pool = pool
 
-    async def person(self, *, local_id: str | None = None, name: str | None = None) -> Person | None:
+    async def person(
+        self, *, local_id: str | None = None, name: str | None = None
+    ) -> Person | None:
         """The one with this id or name; None if there is none, or (by name) more than one."""
         users = self._config.users
         wanted = _is_id(users, local_id) if local_id is not None else _is_name(users, name or "")
@@ -205,9 +207,7 @@ class Tree:
             if (text := _text(value)) is not None
         )
 
-    def _person(
-        self, dn: str, attributes: Attributes, members: frozenset[str]
-    ) -> Person | None:
+    def _person(self, dn: str, attributes: Attributes, members: frozenset[str]) -> Person | None:
         read = _read(self._config.users, dn, attributes, NAME_MAX)
         if read is None:
             return None
