@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from cairn.core.errors import Conflict
+from cairn.core.errors import Denied
 from cairn.core.ids import UserId
 from cairn.db.engine import Database
 from cairn.identity import lockout, password_store, people, store
@@ -62,6 +62,6 @@ class InactivityKeeper:
             await self._database.write(
                 lambda tx: people.update_user(tx, user_id, {"enabled": False})
             )
-        except Conflict:
+        except Denied:  # The last who can administer the cloud.
             return False
         return True
