@@ -17,6 +17,7 @@ import msgspec.inspect
 from msgspec import Struct
 from sqlalchemy import select
 from tests.callers import CALLERS, P1, P2, Api
+from tests.http.lending import lend
 from tests.volume.hosts import host
 
 from cairn.app import Cloud, CloudOptions
@@ -80,6 +81,7 @@ THINGS = (
          {"credential": {"user_id": "alice", "type": "cert", "blob": "b"}}),
     Make(f"{_IDENTITY}/users/{{users}}/credentials/OS-EC2", {"tenant_id": "{projects}"}, "admin",
          id_field="access"),
+    Make(f"{_IDENTITY}/OS-OAUTH1/consumers", {"consumer": {"description": "d"}}, "admin"),
     Make(f"{_IDENTITY}/services", {"service": {"type": "t", "name": "s"}}, "admin"),
     Make(f"{_IDENTITY}/endpoints",
          {"endpoint": {"service_id": "{services}", "interface": "public", "url": "http://e"}},
@@ -160,6 +162,7 @@ class World:
         self._host = host(self.database)
         for thing in THINGS:
             self._make(thing)
+        self.ids.update(self.database.write_now(partial(lend, ids=self.ids)))
         self._make_what_needs_a_host()
         for key, (path, plural) in LOOK_UP.items():
             self.ids[key] = self.api.get(path, who="admin", headers=NEWEST).json[plural][0]["id"]
@@ -478,6 +481,20 @@ GOOD: Mapping[str, Any] = {
     "keystone POST /v3/domains": {"domain": {"name": "n", "description": "d"}},
     "keystone POST /v3/users": {"user": {"name": "n", "email": "e"}},
     "keystone POST /v3/groups": {"group": {"name": "n", "description": "d"}},
+    "keystone POST /v3/OS-TRUST/trusts": {
+        "trust": {
+            "trustor_user_id": "admin",
+            "trustee_user_id": "{users}",
+            "project_id": "{projects}",
+            "impersonation": False,
+            "roles": [{"id": "{roles}"}],
+            "expires_at": "2999-01-01T00:00:00Z",
+            "remaining_uses": 1,
+        }
+    },
+    "keystone POST /v3/OS-OAUTH1/consumers": {"consumer": {"description": "d"}},
+    "keystone PATCH /v3/OS-OAUTH1/consumers/{consumer_id}": {"consumer": {"description": "e"}},
+    "keystone PUT /v3/OS-OAUTH1/authorize/{request_token_id}": {"roles": [{"id": "{roles}"}]},
     "keystone POST /v3/roles": {"role": {"name": "n", "description": "d"}},
     "glance POST /v2/images": {"name": "n", "disk_format": "raw", "container_format": "bare"},
     "glance POST /v2/images/{image_id}/members": {"member": P2},

@@ -29,6 +29,8 @@ PUBLIC: Mapping[str, str] = {
     "keystone GET /": "discovery",
     "keystone GET /v3": "discovery",
     "keystone POST /v3/auth/tokens": "signing in",
+    "keystone POST /v3/OS-OAUTH1/request_token": "the consumer's signature is the proof",
+    "keystone POST /v3/OS-OAUTH1/access_token": "the consumer's signature is the proof",
     "keystone POST /v3/users/{user_id}/password": "an expired password is changed without a token",
     "keystone GET /v3/OS-FEDERATION/identity_providers/{idp_id}/protocols/{protocol_id}/auth": _IDP,
     "keystone POST /v3/OS-FEDERATION/identity_providers/{idp_id}/protocols/{protocol_id}/auth": _IDP,
@@ -48,6 +50,7 @@ PUBLIC: Mapping[str, str] = {
     "nova GET /v2": "discovery",
     "nova GET /v2.1": "discovery",
     "cairn GET /healthz": "load balancers ask it",
+    "cairn GET /metrics": "a scraper's own secret, or an operator's token, which it asks for itself",
     "cairn GET /cairn/v1/authority": "a machine that joins judges it by its fingerprint",
     "cairn POST /cairn/v1/join": "the token's secret is the proof",
     "cairn GET /cairn/v1/join/{node_id}": "the token's secret is the proof",
@@ -107,7 +110,12 @@ _BUSY = "the server is being built, and that is told first"
 _NOVA = "Nova says so"
 _KEYSTONE = "what cannot be configured is forbidden, Keystone says so"
 _ANY = "Neutron takes any text for a project"
+_OWN_ONLY = "the user alone may, an administrator of the system aside: Keystone says so"
 UNKNOWN_IS: Mapping[str, tuple[int, str]] = {
+    "keystone POST /v3/users/{user_id}/application_credentials": (403, _OWN_ONLY),
+    "keystone GET /v3/users/{user_id}/access_rules": (403, _OWN_ONLY),
+    "keystone GET /v3/users/{user_id}/access_rules/{access_rule_id}": (403, _OWN_ONLY),
+    "keystone DELETE /v3/users/{user_id}/access_rules/{access_rule_id}": (403, _OWN_ONLY),
     "nova DELETE /v2.1/servers/{server_id}/os-volume_attachments/{volume_id}": (409, _BUSY),
     "nova DELETE /v2.1/servers/{server_id}/os-interface/{port_id}": (409, _BUSY),
     "keystone GET /v3/domains/config/{group}/default": (403, _KEYSTONE),
