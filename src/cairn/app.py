@@ -7,6 +7,7 @@ TLS, ports and signals.
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 import socket
 import ssl
@@ -21,7 +22,17 @@ import uvicorn
 import uvloop
 from msgspec import Struct
 
-from cairn import __version__, handover, health, membership, operator, quotas, serving, slices
+from cairn import (
+    __version__,
+    handover,
+    health,
+    membership,
+    metrics,
+    operator,
+    quotas,
+    serving,
+    slices,
+)
 from cairn.audit import api as audit_api
 from cairn.audit.control import AuditKeeper
 from cairn.audit.service import Trail
@@ -48,7 +59,7 @@ from cairn.fleet.join import Authority
 from cairn.fleet.peers import Connect, Peers
 from cairn.fleet.records import DEFAULT_ZONE
 from cairn.fleet.stream import NodeStreams
-from cairn.host import certs, prepare, processes
+from cairn.host import certs, prepare, private_files, processes
 from cairn.http import policies as http_policies
 from cairn.http.connections import Crowd
 from cairn.http.limits import Limits
@@ -109,6 +120,7 @@ class CloudOptions(Struct, frozen=True, kw_only=True):
     token_lifetime_s: int = 3600
     trusted_dashboards: tuple[str, ...] = ()
     audit_days: int = 90
+    metrics_secret: str = ""  # with which /metrics may be read without a token
     security: Security = Security()
     upload_gib_max: int = 512
     migrations_at_once: int = mover.AT_ONCE
@@ -155,10 +167,8 @@ class Cloud:
             lifetime_s=options.token_lifetime_s,
         )
         self.authority = options.authority or certs.new_authority(options.clock)
-        self.metrics = health.Metrics(
-            statements=lambda: database.statements_total,
-            agents_refused=lambda: self.streams.refusals,
-        )
+        self.metrics = metrics.Metrics()
+        self.health = health.Health(database)
         self.streams = NodeStreams(
             database=database,
             feed=self.feed,
@@ -189,6 +199,7 @@ class Cloud:
                 database, options.me, adopt=self.streams.adopt, lose_all=self.streams.close_all
             )
         self.runner = Runner(self._reconcilers(), self.feed, options.clock)
+        self._watch()
         services = self._services()
         self.limiter = Limiter(options.rates)
         self.policies = Policies(services, options.policy_dir)
@@ -198,7 +209,7 @@ class Cloud:
             origins=options.origins,
             limiter=self.limiter,
             database=database,
-            authenticate=self.issuer.authenticate,
+            authenticate=self.metrics.counted(self.issuer.authenticate),
             observe=self.metrics.observe,
             auditor=self.trail,
         )
@@ -252,6 +263,31 @@ class Cloud:
         self.passwords.close()
         self.directories.close()
 
+    def _watch(self) -> None:
+        """What `/healthz` asks and `/metrics` tells."""
+        database, trail, notifier = self.database, self.trail, self._notifier
+        for check in (
+            health.of_reconcilers(lambda: self.runner.records),
+            health.of_keys(self.keys.age_s, rotated_every_s=identity_control.KEY_SECONDS_MAX),
+            health.of_replica(database),
+            health.of_trail(lambda: trail.is_losing, lambda: trail.dropped),
+            health.of_directories(self.directories.troubles),
+            health.of_disk("disk", self._options.control_dir),
+        ):
+            self.health.add(check)
+        if notifier is not None:
+            self.health.add(health.of_hints(notifier.is_listening.is_set))
+        if self._options.images_dir is not None:
+            self.health.add(health.of_disk("images disk", self._options.images_dir))
+        for source in (
+            metrics.of_database(database),
+            metrics.of_reconcilers(lambda: self.runner.records),
+            metrics.of_streams(self.streams),
+            metrics.of_nodes(lambda: self.health.nodes),
+            metrics.of_trail(trail),
+        ):
+            self.metrics.add(source)
+
     def _services(self) -> list[Service]:
         options = self._options
         apis: list[Service] = [
@@ -278,7 +314,11 @@ class Cloud:
 
     def _operator_parts(self) -> list[operator.Part]:
         own = health.routes(
+            health=self.health,
             metrics=self.metrics,
+            scrapers=health.Scrapers(
+                authenticate=self.issuer.authenticate, secret=self._options.metrics_secret
+            ),
             connected=lambda: self.streams.connected,
             rounds=lambda: self.runner.records,
             directories=self.directories.troubles,
@@ -495,6 +535,7 @@ def _cloud_options(settings: Settings) -> CloudOptions:
         token_lifetime_s=settings.token_lifetime_s,
         trusted_dashboards=settings.trusted_dashboards,
         audit_days=settings.audit_days,
+        metrics_secret=_metrics_secret(settings),
         security=security_of(settings),
         upload_gib_max=settings.upload_gib_max,
         migrations_at_once=settings.migrations_at_once,
@@ -527,6 +568,14 @@ def security_of(settings: Settings) -> Security:
     """How strict passwords and accounts are. Raises Invalid naming the setting."""
     names = Security.__struct_fields__
     return Security(**{name: getattr(settings, name) for name in names})
+
+
+def _metrics_secret(settings: Settings) -> str:
+    """What a scraper shows: made once, and read by its owner only."""
+    file = settings.credentials_dir / "metrics-token"
+    if not file.exists():
+        private_files.write(file, os.urandom(32).hex() + "\n")
+    return file.read_text().strip()
 
 
 def _addresses(settings: Settings) -> Addresses:

@@ -1,116 +1,268 @@
-"""How the control plane itself is: `/healthz` for anyone, `/metrics` and `/cairn/v1/status` for operators.
+"""How the control plane itself is: `/healthz` for anyone, `/cairn/v1/health`, `/cairn/v1/status` and
+`/metrics` for operators.
 
-The status is what `cairn status` shows: every host with its engines, every reconciler with its last
-round, what is wrong and since when.
+A check is of one dependency and says one of three things. ok; degraded: something is wrong, and requests
+are served all the same; failing: this process cannot serve, so a balancer should ask another one. One
+host that is down is no reason to take a control process away, so most can only degrade.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import asyncio
+import hmac
+import inspect
+import shutil
+from collections.abc import Awaitable, Callable, Mapping
+from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily
-from prometheus_client.registry import Collector
+from msgspec import Struct
+from prometheus_client import generate_latest
 
 from cairn import __version__
+from cairn.core import log
+from cairn.core.caller import Caller
+from cairn.core.errors import CloudError, Denied, Unauthenticated
 from cairn.core.ids import NodeId
-from cairn.db.engine import Tx
+from cairn.db.engine import Database, Tx
 from cairn.fleet import loss
 from cairn.fleet import service as fleet
 from cairn.fleet.records import Node, NodeState
 from cairn.http.call import Call
-from cairn.http.routes import Reply, Route, Service
+from cairn.http.routes import Reply, Route
 from cairn.life.reconcile import RoundRecord
+from cairn.metrics import Metrics
 
 POLICY: Mapping[str, str] = {"cairn:status": "rule:admin", "cairn:metrics": "rule:admin"}
 PROMETHEUS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+DATABASE_S_MAX = 2.0  # for which the database may keep silent
+DISK_LOW_BYTES = 2 << 30
+DISK_FULL_BYTES = 64 << 20  # with less, the next write may be the last
+
+_log = log.get("health")
 
 
-class Metrics:
-    """Counts of this process, in a registry of its own so that two in one process do not clash."""
-
-    def __init__(
-        self,
-        *,
-        statements: Callable[[], int],
-        agents_refused: Callable[[], Mapping[str, int]] = dict,
-    ) -> None:
-        self.registry = CollectorRegistry()
-        self.registry.register(_Statements(statements))
-        self.registry.register(_AgentsRefused(agents_refused))
-        self.joins_refused = Counter(
-            "cairn_join_refused",
-            "Machines that could not join",
-            ["reason"],
-            registry=self.registry,
-        )
-        labels = ["service", "method", "path", "status"]
-        self.requests = Counter(
-            "cairn_http_requests", "Finished requests", labels, registry=self.registry
-        )
-        self.seconds = Histogram(
-            "cairn_http_request_seconds", "From first byte to reply", ["service"],
-            registry=self.registry, buckets=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 60),
-        )  # fmt: skip
-
-    def join_refused(self, reason: str) -> None:
-        self.joins_refused.labels(reason).inc()
-
-    def observe(self, service: Service, route: Route, status: int, seconds: float) -> None:
-        self.requests.labels(service.name, route.method, service.root + route.path, status).inc()
-        self.seconds.labels(service.name).observe(seconds)
+class State(StrEnum):
+    OK = "ok"
+    DEGRADED = "degraded"
+    FAILING = "failing"
 
 
-class _Statements(Collector):
-    """The database counts its statements itself; this only reads the count when it is asked for."""
+class Finding(Struct, frozen=True, kw_only=True):
+    """What a check came to."""
 
-    def __init__(self, count: Callable[[], int]) -> None:
-        self._count = count
-
-    def collect(self) -> Iterator[CounterMetricFamily]:
-        yield CounterMetricFamily("cairn_sql_statements", "SQL statements run", self._count())
+    state: State = State.OK
+    said: str = ""  # to anyone, so without names and reasons; empty: the state
+    details: Mapping[str, Any] = {}  # to operators
 
 
-class _AgentsRefused(Collector):
-    """The streams count whom they refuse themselves."""
+Findings = Mapping[str, Finding]
+Check = Callable[[], Findings | Awaitable[Findings]]
+"""What there is to say, by the name of what it is about."""
 
-    def __init__(self, counts: Callable[[], Mapping[str, int]]) -> None:
-        self._counts = counts
 
-    def collect(self) -> Iterator[CounterMetricFamily]:
-        family = CounterMetricFamily(
-            "cairn_agents_refused", "Agents' connections that were refused", labels=["reason"]
-        )
-        for reason, count in sorted(self._counts().items()):
-            family.add_metric([reason], count)
-        yield family
+class Health:
+    """The checks, in the order in which they were added. The first is the database's: without it, the
+    others are not asked."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._checks: list[Check] = []
+        self.nodes: Mapping[NodeState, int] = {}  # by state, when the database was last asked
+
+    def add(self, check: Check) -> None:
+        self._checks.append(check)
+
+    async def findings(self) -> dict[str, Finding]:
+        found = await self._of_database()
+        if found["database"].state is State.FAILING:
+            return found
+        for check in self._checks:
+            try:
+                told = check()
+                found |= await told if inspect.isawaitable(told) else told
+            except Exception as error:  # A check that breaks is a trouble, but none of the process.
+                name = getattr(check, "__name__", "check")
+                _log.exception("check failed", check=name)
+                found[name] = Finding(state=State.DEGRADED, details={"trouble": repr(error)})
+        return found
+
+    async def ask_nodes(self) -> None:
+        """Look at how many hosts are in which state; forget it when the database does not tell."""
+        self.nodes = {}
+        async with asyncio.timeout(DATABASE_S_MAX):
+            self.nodes = await self._database.read(fleet.counts)
+
+    async def _of_database(self) -> dict[str, Finding]:
+        try:
+            async with asyncio.timeout(DATABASE_S_MAX):
+                counts, (losses, held) = await self._database.read(_look)
+        except (CloudError, TimeoutError) as error:
+            return {"database": Finding(state=State.FAILING, details={"trouble": repr(error)})}
+        self.nodes = counts
+        up, total = counts.get(NodeState.UP, 0), sum(counts.values())
+        return {
+            "database": Finding(),
+            "nodes": Finding(
+                state=State.OK if up == total else State.DEGRADED,
+                said=f"{up} of {total} up",
+                details={"by_state": dict(counts)},
+            ),
+            "losses": Finding(
+                state=State.DEGRADED if losses or held else State.OK,
+                said=_losses(losses, held),
+                details={"hosts": losses, "held_zones": held},
+            ),
+        }
+
+
+def _look(tx: Tx) -> Any:
+    return fleet.counts(tx), loss.explain_all(tx)
+
+
+def worst(found: Findings) -> State:
+    states = {finding.state for finding in found.values()}
+    return next((s for s in (State.FAILING, State.DEGRADED) if s in states), State.OK)
+
+
+# --- checks ----------------------------------------------------------------------------------------------
+
+
+def of_reconcilers(records: Callable[[], Mapping[str, RoundRecord]]) -> Check:
+    def reconcilers() -> Findings:
+        return {
+            f"reconciler {record.name}": Finding(
+                state=State.DEGRADED if record.trouble else State.OK,
+                details={
+                    "trouble": record.trouble,
+                    "failed": record.last.failed if record.last else (),
+                    "last_at": record.last_at,
+                    "last_ok_at": record.last_ok_at,
+                },
+            )
+            for record in records().values()
+        }
+
+    return reconcilers
+
+
+def of_keys(age_s: Callable[[], float], *, rotated_every_s: float) -> Check:
+    """Whether tokens can be signed, and somebody makes new keys in time."""
+
+    def keys() -> Findings:
+        try:
+            age = age_s()
+        except CloudError as error:
+            return {"keys": Finding(state=State.FAILING, details={"trouble": str(error)})}
+        is_late = age > rotated_every_s + 86400.0
+        state = State.DEGRADED if is_late else State.OK
+        return {"keys": Finding(state=state, details={"primary_age_s": round(age)})}
+
+    return keys
+
+
+def of_replica(database: Database) -> Check:
+    def replica() -> Findings:
+        if (one := database.replica) is None:
+            return {}
+        state = State.DEGRADED if one.is_avoided else State.OK
+        details = {"reads": one.reads_total, "behind": one.behind_total}
+        return {"replica": Finding(state=state, details=details)}
+
+    return replica
+
+
+def of_hints(is_listening: Callable[[], bool]) -> Check:
+    """Whether the control processes hear each other."""
+
+    def hints() -> Findings:
+        return {"hints": Finding(state=State.OK if is_listening() else State.DEGRADED)}
+
+    return hints
+
+
+def of_trail(is_losing: Callable[[], bool], dropped: Callable[[], Mapping[str, int]]) -> Check:
+    def audit() -> Findings:
+        state = State.DEGRADED if is_losing() else State.OK
+        return {"audit": Finding(state=state, details={"dropped": dict(dropped())})}
+
+    return audit
+
+
+def of_directories(troubles: Callable[[], Mapping[str, str]]) -> Check:
+    """The directories that users come from: which are down is for operators."""
+
+    def directories() -> Findings:
+        found = troubles()
+        if not found:
+            return {"directories": Finding()}
+        details = {"troubles": dict(found)}
+        said = f"down: {len(found)}"
+        return {"directories": Finding(state=State.DEGRADED, said=said, details=details)}
+
+    return directories
+
+
+def of_disk(name: str, folder: Path) -> Check:
+    async def disk() -> Findings:
+        try:
+            usage = await asyncio.to_thread(shutil.disk_usage, folder)
+        except OSError as error:
+            return {name: Finding(state=State.DEGRADED, details={"trouble": str(error)})}
+        state = State.OK
+        if usage.free < DISK_LOW_BYTES:
+            state = State.FAILING if usage.free < DISK_FULL_BYTES else State.DEGRADED
+        details = {"folder": str(folder), "free_bytes": usage.free, "total_bytes": usage.total}
+        return {name: Finding(state=state, details=details)}
+
+    return disk
+
+
+# --- routes ----------------------------------------------------------------------------------------------
+
+
+class Scrapers(Struct, frozen=True, kw_only=True):
+    """Who may read the metrics: whoever has the secret, or a token that the policy lets."""
+
+    authenticate: Callable[[str], Caller]
+    secret: str = ""  # empty: none will do
+
+    def admit(self, call: Call[Any]) -> None:
+        """Raises Unauthenticated or Denied."""
+        kind, _, told = call.headers.get("authorization", "").partition(" ")
+        if self.secret and kind.lower() == "bearer":
+            if hmac.compare_digest(told.strip().encode(), self.secret.encode()):
+                return
+            raise Unauthenticated("The request you have made requires authentication.")
+        token = call.headers.get("x-auth-token")
+        if not token:
+            raise Unauthenticated("The request you have made requires authentication.")
+        caller = self.authenticate(token)
+        if not call.policy.allows("cairn:metrics", caller, {"project_id": caller.project_id}):
+            raise Denied("Policy does not allow this request: rule 'cairn:metrics'.")
 
 
 def routes(
     *,
+    health: Health,
     metrics: Metrics,
+    scrapers: Scrapers,
     connected: Callable[[], list[NodeId]],
     rounds: Callable[[], Mapping[str, RoundRecord]],
     directories: Callable[[], Mapping[str, str]] = dict,  # what is wrong, by domain
 ) -> tuple[Route, ...]:
     """Over what the process knows of itself; part of the operator's API (operator.py)."""
 
-    def healthz(tx: Tx, call: Call[Any]) -> Any:
-        counts = fleet.counts(tx)  # Answers only if the database does.
-        losses, held = loss.explain_all(tx)
-        up, total = counts.get(NodeState.UP, 0), sum(counts.values())
-        broken = sorted(r.name for r in rounds().values() if r.trouble)
-        is_well = up == total and not broken and not directories()
-        return {
-            "status": "ok" if is_well else "degraded",
-            "version": __version__,
-            "checks": {
-                "database": "ok",
-                "nodes": f"{up} of {total} up",
-                "losses": _losses(losses, held),
-                "reconcilers": f"failing: {', '.join(broken)}" if broken else "ok",
-                "directories": f"down: {len(directories())}" if directories() else "ok",
-            },
+    async def healthz(database: Database, call: Call[Any]) -> Reply:
+        found = await health.findings()
+        return _reply(found, {name: f.said or str(f.state) for name, f in found.items()})
+
+    async def show_health(database: Database, call: Call[Any]) -> Reply:
+        found = await health.findings()
+        told = {
+            name: {"state": f.state, "said": f.said or str(f.state), **f.details}
+            for name, f in found.items()
         }
+        return _reply(found, told)
 
     def status(tx: Tx, call: Call[Any]) -> Any:
         online = set(connected())
@@ -123,13 +275,30 @@ def routes(
             "directories": directories(),
         }
 
-    def show_metrics(tx: Tx, call: Call[Any]) -> Any:
+    async def show_metrics(database: Database, call: Call[Any]) -> Reply:
+        scrapers.admit(call)
+        try:
+            await health.ask_nodes()
+        except (CloudError, TimeoutError) as error:
+            _log.warning("hosts not counted", because=repr(error))
         return Reply(body=generate_latest(metrics.registry), content_type=PROMETHEUS_TYPE)
 
     return (
-        Route(method="GET", path="/healthz", rule=None, do=healthz),
-        Route(method="GET", path="/metrics", rule="cairn:metrics", do=show_metrics),
+        Route(method="GET", path="/healthz", rule=None, run=healthz),
+        Route(method="GET", path="/metrics", rule=None, run=show_metrics),
+        Route(method="GET", path="/cairn/v1/health", rule="cairn:status", run=show_health),
         Route(method="GET", path="/cairn/v1/status", rule="cairn:status", do=status),
+    )
+
+
+def _reply(found: Findings, checks: Mapping[str, Any]) -> Reply:
+    state = worst(found)
+    body = {"status": state, "version": __version__, "checks": checks}
+    is_failing = state is State.FAILING
+    return Reply(
+        body=body,
+        status=503 if is_failing else 200,
+        headers={"Retry-After": "1"} if is_failing else {},
     )
 
 

@@ -33,7 +33,14 @@ CHANGES_NOTHING: Mapping[str, str] = {}
 
 PUBLIC_THAT_IS_NO_SIGN_IN = {
     "keystone POST /v3/users/{user_id}/password": "changes one's own password",
+    "keystone POST /v3/OS-OAUTH1/request_token": "the consumer's signature is the proof",
+    "keystone POST /v3/OS-OAUTH1/access_token": "the consumer's signature is the proof",
 }
+
+COUNTS_FAILURES = {
+    "keystone POST /v3/users/{user_id}/password": "a wrong password counts towards a lockout",
+}
+"""Routes whose refusal is remembered: its entry is that of the refusal."""
 
 
 class Audited(World):
@@ -108,7 +115,10 @@ def test_every_change_leaves_its_entry(world: Audited) -> None:
                 failures.append(f"{name}: {answer.status_code} and no entry")
             wrong = [e for e in found if e.outcome != "success" or e.status != answer.status_code]
         else:
-            if has_changed and not any(e.outcome in ("success", "pending") for e in found):
+            told = {e.outcome for e in found}
+            if name in COUNTS_FAILURES:
+                has_changed = has_changed and "denied" not in told
+            if has_changed and not told & {"success", "pending"}:
                 failures.append(f"{name}: changed something without an entry")
             last = found[-1:]
             wrong = [e for e in last if e.outcome == "success" or e.status != answer.status_code]
@@ -134,7 +144,8 @@ def test_an_entry_says_who_did_what_to_what(world: Audited) -> None:
                 failures.append(f"{name}: {event}")
             if event.scope != f"project:{'a' * 32}" and route.rule is not None:
                 failures.append(f"{name}: scope {event.scope}")
-            if not known.is_creation and variables(route) and event.target_id is None:
+            is_named = known.target is not None and not known.is_creation
+            if is_named and event.target_id is None:
                 failures.append(f"{name}: no target")
             if (
                 known.is_creation
@@ -166,7 +177,7 @@ def test_a_change_and_its_entry_are_there_together_or_not_at_all(
         answer = world.good_try(service, route, "admin")
         if answer.status_code < 400 and name not in CHANGES_NOTHING:
             failures.append(f"{name}: {answer.status_code} without an entry")
-        if world.state() != before:
+        if world.state() != before and name not in COUNTS_FAILURES:
             failures.append(f"{name}: changed something")
         if any(e.outcome in (Outcome.SUCCESS, Outcome.PENDING) for e in world.entries(answer)):
             failures.append(f"{name}: an entry without its change")

@@ -29,6 +29,7 @@ from cairn.http.routes import Reply
 
 BATCH_MAX = 200  # entries that are written in one transaction
 PATH_MAX = 512
+LOSING_S = 300.0  # for which a loss is told as one that goes on
 _BY_CODE = {401: Outcome.DENIED, 403: Outcome.DENIED}
 _TOLD = ("Policy does not allow", "No access rule")  # refusals that hold nothing of the request
 
@@ -81,10 +82,16 @@ class Trail:
         self.written: Counter[str] = Counter()  # by outcome
         self.dropped: Counter[str] = Counter()  # by kind, or "failed"
         self.sign_ins: Counter[str] = Counter()  # by outcome
+        self._lost_s = -LOSING_S
 
     @property
     def waiting(self) -> int:
         return sum(self._waiting.values())
+
+    @property
+    def is_losing(self) -> bool:
+        """Whether entries were lost a moment ago."""
+        return time.monotonic() < self._lost_s + LOSING_S
 
     def done(self, tx: Tx, deed: Deed, result: Any) -> None:
         events = self._done(tx, deed, result)
@@ -157,14 +164,14 @@ class Trail:
     ) -> None:
         limit = self._limits[kind]
         if self._waiting[kind] >= limit.waiting_max or not limit.take():
-            self.dropped[kind] += 1
+            self._lose(kind, 1)
             return
         try:
             subject = _subject(deed, known, result)
             at = self._clock.now()
             event = self._event(deed, known, outcome, subject, at=at, status=status, reason=reason)
         except Exception:  # A bug here must not cost the request that it tells of.
-            self.dropped["failed"] += 1
+            self._lose("failed", 1)
             _log.exception("entry not made", path=deed.route.path)
             return
         self._waiting[kind] += 1
@@ -211,6 +218,10 @@ class Trail:
             reason=reason,
         )
 
+    def _lose(self, kind: str, count: int) -> None:
+        self.dropped[kind] += count
+        self._lost_s = time.monotonic()
+
     def _count(self, events: Sequence[Event]) -> None:
         for event in events:
             self.written[event.outcome] += 1
@@ -222,7 +233,7 @@ class Trail:
         try:
             await self._database.write(lambda tx: store.add_all(tx, found))
         except Exception as error:
-            self.dropped["failed"] += len(found)
+            self._lose("failed", len(found))
             _log.error("entries lost", entries=len(found), because=str(error))
         else:
             self._count(found)

@@ -32,6 +32,7 @@ from cairn.db import lane
 from cairn.db.columns import metadata
 from cairn.db.prepared import Prepared, Result
 from cairn.db.replica import Behind, Replica
+from cairn.db.stats import Stats
 
 T = TypeVar("T")
 Verb = Callable[["Tx"], T]
@@ -133,6 +134,7 @@ class Database:
         self._inline = inline or url in _IN_MEMORY  # whose one connection serves reads and writes
         self._wakers: list[Wake] = []
         self.statements_total = 0
+        self.stats = Stats()
         self.engine = _sqlite(url) if self.is_sqlite else _postgresql(url)
         # A snapshot that only reads cannot clash, so it needs no serialisation and no repetition.
         self._read_engine = (
@@ -150,7 +152,9 @@ class Database:
             self._writer = _GroupWriter(self)
         elif not self._inline:
             self._threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="db")
-            self._lane = lane.Lane(self.engine, publish=self._publish, translate=translated)
+            self._lane = lane.Lane(
+                self.engine, publish=self._publish, translate=translated, stats=self.stats
+            )
         self.replica: Replica | None = None
         if replica_url and self._threads is not None:
             self.replica = Replica(replica_url, self.engine, self._threads)
@@ -158,6 +162,12 @@ class Database:
     def create_all(self) -> None:
         """Make every table at once: for tests; installations migrate (db/migrations)."""
         metadata.create_all(self.engine)
+
+    @property
+    def waiting(self) -> int:
+        """Writes that have queued up."""
+        queue = self._writer or self._lane
+        return queue.waiting if queue is not None else 0
 
     def on_wake(self, waker: Wake) -> None:
         """Call `waker(topic)` on the event loop for each topic of a committed transaction."""
@@ -191,6 +201,17 @@ class Database:
 
     def read_now(self, verb: Verb[T]) -> T:
         """`read` on the calling thread."""
+        started_s = time.perf_counter()
+        outcome = "failed"
+        try:
+            result = self._read_now(verb)
+            outcome = "ok"
+            return result
+        finally:
+            self.stats.ended["read", outcome] += 1
+            self.stats.read_seconds.add(time.perf_counter() - started_s)
+
+    def _read_now(self, verb: Verb[T]) -> T:
         if self.is_sqlite and not self._inline and threading.current_thread() is _MAIN:
             return self._read_in_place(verb)
         if self.is_sqlite:
@@ -216,7 +237,12 @@ class Database:
 
     def write_now(self, verb: Verb[T]) -> T:
         """`write` on the calling thread, before the event loop runs or inline."""
-        result, tx = self._write_whole(verb)
+        started_s, failed = time.perf_counter(), 1
+        try:
+            result, tx = self._write_whole(verb)
+            failed = 0
+        finally:
+            self.stats.grouped(1, failed, time.perf_counter() - started_s)
         self._publish(tx)
         return result
 
@@ -250,6 +276,7 @@ class Database:
     def _write_whole(self, verb: Verb[T]) -> tuple[T, Tx]:
         for tries in range(TRIES_MAX):
             if tries:  # Those who clashed must not meet again at once.
+                self.stats.retries += 1
                 time.sleep(random.random() * CLASH_PAUSE_S * 2**tries)  # noqa: S311
             try:
                 with self.engine.begin() as connection:
@@ -288,6 +315,11 @@ class _GroupWriter:
         self._is_busy = False
         self._connection: Connection | None = None
         self._committer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="db-commit")
+        self._began_s = 0.0
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
 
     def submit(self, verb: Verb[Any]) -> asyncio.Future[Any]:
         loop = asyncio.get_running_loop()
@@ -305,6 +337,7 @@ class _GroupWriter:
 
     def _run_group(self, loop: asyncio.AbstractEventLoop) -> None:
         outcomes: list[lane.Outcome] = []
+        self._began_s = time.perf_counter()
         try:
             raw = self._begin()
             ends_s = time.monotonic() + GROUP_S
@@ -355,11 +388,13 @@ class _GroupWriter:
         if failure is not None:
             self._abandon(outcomes, failure)
         else:
+            self._told(outcomes, sum(outcome.tx is None for outcome in outcomes))
             lane.settle(outcomes, self._database._publish)
         self._next(loop)
 
     def _abandon(self, outcomes: list[lane.Outcome], error: BaseException) -> None:
         """The group's transaction failed: none of it happened, and each caller must know."""
+        self._told(outcomes, len(outcomes))
         if self._connection is not None:
             with contextlib.suppress(DBAPIError):
                 self._connection.rollback()
@@ -371,6 +406,10 @@ class _GroupWriter:
             _, future = self._waiting.popleft()
             if not future.done():
                 future.set_exception(cause)
+
+    def _told(self, outcomes: list[lane.Outcome], failed: int) -> None:
+        seconds = time.perf_counter() - self._began_s
+        self._database.stats.grouped(len(outcomes), failed, seconds)
 
     def _next(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._waiting:

@@ -19,6 +19,7 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from cairn.core.errors import Unavailable
+from cairn.db.stats import Stats
 
 TRIES_MAX = 3  # when the connection is lost: a server that is restarted, or replaced by its replica
 PAUSE_S = 0.2  # before the second; doubled for the third
@@ -68,10 +69,13 @@ class Lane:
         *,
         publish: Callable[[Any], None],
         translate: Callable[[DBAPIError], Exception],
+        stats: Stats,
     ) -> None:
         self._engine = engine
         self._publish = publish
         self._translate = translate
+        self._stats = stats
+        self._began_s = 0.0
         self._waiting: deque[tuple[Attempt, asyncio.Future[Any]]] = deque()
         self._is_busy = False
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="db-write")
@@ -84,6 +88,10 @@ class Lane:
             self._is_busy = True
             self._start(loop)
         return future
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
 
     def close(self) -> None:
         self._thread.shutdown(wait=True)
@@ -98,6 +106,7 @@ class Lane:
         if not group:
             self._is_busy = False
             return
+        self._began_s = time.perf_counter()
         try:
             work = loop.run_in_executor(self._thread, self._run, group)
         except RuntimeError:  # Closed: the process ends, and nothing of this was begun.
@@ -124,6 +133,7 @@ class Lane:
                 # Once the commit was sent, nobody knows what became of it: then it is not made again.
                 if is_committing or not is_lost(error) or tries == TRIES_MAX - 1:
                     raise
+                self._stats.retries += 1
                 time.sleep(PAUSE_S * 2**tries)
         raise AssertionError("the last try raises or returns")
 
@@ -168,6 +178,8 @@ class Lane:
             outcomes = [Outcome(future, None, None, cause) for _, future in group]
         else:
             outcomes = done.result()
+        failed = sum(outcome.tx is None for outcome in outcomes)
+        self._stats.grouped(len(outcomes), failed, time.perf_counter() - self._began_s)
         settle(outcomes, self._publish)
         self._start(loop)
 

@@ -58,6 +58,11 @@ class Replica:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, self._read_from, floor, work)
 
+    @property
+    def is_avoided(self) -> bool:
+        """Whether it failed a moment ago, so that nobody asks it now."""
+        return time.monotonic() < self._avoid_until_s
+
     def close(self) -> None:
         self._engine.dispose()
 

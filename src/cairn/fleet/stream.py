@@ -109,6 +109,7 @@ class NodeStreams:
         self._renew = renew
         self.control_id = control_id
         self.refusals: Counter[str] = Counter()  # of connections, by a short reason: for /metrics
+        self.reports_total = 0  # that agents have sent
         self._tasks = TaskGroup()
         self._streams: dict[NodeId, _Stream] = {}
         self._screens: dict[str, asyncio.Future[StreamLink]] = {}
@@ -154,6 +155,10 @@ class NodeStreams:
     @property
     def connected(self) -> list[NodeId]:
         return sorted(n for n, stream in self._streams.items() if stream.arrival is not None)
+
+    @property
+    def connected_count(self) -> int:
+        return sum(stream.arrival is not None for stream in self._streams.values())
 
     def is_connected(self, node_id: NodeId) -> bool:
         """Whether the host's agent is connected to this process."""
@@ -374,6 +379,7 @@ class NodeStreams:
         if report.number <= arrival.report_base:
             self.refusals["report of an older connection"] += 1
             return
+        self.reports_total += 1
         self._inbox.put(report)
 
     def _count_frame(self, stream: _Stream) -> None:

@@ -8,6 +8,7 @@ at rest costs its database nothing.
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
@@ -48,6 +49,11 @@ class RoundRecord(Struct, kw_only=True):
     last: Round | None = None
     last_at: datetime | None = None
     trouble: str | None = None  # the bug that ended the last round
+    seconds: float = 0.0  # of all rounds
+    found: int = 0
+    done: int = 0
+    failures: int = 0  # rounds that a bug ended, and what the others could not do
+    last_ok_at: datetime | None = None
 
 
 class Runner:
@@ -80,6 +86,7 @@ class Runner:
     async def _round(self, reconciler: Reconciler) -> float | None:
         """Run one; after how many seconds it wants the next."""
         record = self.records[reconciler.name]
+        started_s = time.perf_counter()
         try:
             record.last = await reconciler.run_once()
             record.trouble = None
@@ -90,6 +97,18 @@ class Runner:
             _log.exception("round failed", reconciler=reconciler.name)
         record.rounds += 1
         record.last_at = self._clock.now()
+        record.seconds += time.perf_counter() - started_s
+        _count(record)
         if record.last is not None and record.last.failed:
             _log.warning("round", reconciler=reconciler.name, failed=record.last.failed)
         return again_s
+
+
+def _count(record: RoundRecord) -> None:
+    if record.trouble is not None:
+        record.failures += 1
+    elif record.last is not None:
+        record.found += record.last.found
+        record.done += record.last.done
+        record.failures += len(record.last.failed)
+        record.last_ok_at = record.last_at
