@@ -23,6 +23,7 @@ from cairn.host import engines
 ROOT, ROOT_PASSWORD = "cn=root,{suffix}", "root's password"
 PLAIN, CORP = "dc=example,dc=org", "dc=corp"
 AD_NEEDS = {"instanceType": "4", "nTSecurityDescriptor": b"x", "objectCategory": f"cn=x,{CORP}"}
+_COMPARED = {"sAMAccountName": "caseIgnoreMatch", "memberOf": "distinguishedNameMatch"}
 SCHEMAS = ("core", "cosine", "inetorgperson", "nis")
 
 
@@ -131,10 +132,11 @@ class Slapd:
         lines = [f"include {schemas}/{name}.schema" for name in SCHEMAS]
         # As OpenLDAP brings it, nobody can be found by it; Active Directory compares without case.
         found = (schemas / "msuser.schema").read_text()
-        account = "NAME 'sAMAccountName'\n"
-        assert account in found
-        comparing = found.replace(account, f"{account}\tEQUALITY caseIgnoreMatch\n")
-        (self.folder / "msuser.schema").write_text(comparing)
+        for name, rule in _COMPARED.items():
+            line = f"NAME '{name}'\n"
+            assert line in found
+            found = found.replace(line, f"{line}\tEQUALITY {rule}\n")
+        (self.folder / "msuser.schema").write_text(found)
         lines.append(f"include {self.folder}/msuser.schema")
         lines += [
             f"modulepath {self._home}/usr/lib/ldap",
