@@ -1,4 +1,4 @@
-"""Providers, protocols, mappings: made, changed and taken away; who their users are, and what goes with them."""
+"""Providers, protocols and mappings: made, changed, taken away; who their users are, what goes with them."""
 
 import uuid
 from collections.abc import Callable, Iterator
