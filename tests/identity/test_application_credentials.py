@@ -288,6 +288,16 @@ def test_a_role_that_is_lost_is_missing_and_comes_back(cloud: Cloud) -> None:
     assert [r["name"] for r in answer.json["token"]["roles"]] == ["operator", "reader"]
 
 
+def test_roles_that_came_after_the_token_can_be_lent(cloud: Cloud) -> None:
+    """As in Keystone, whose tokens show what their user has at the moment."""
+    operator = cloud.make("role", name="operator")
+    ann = Ann(cloud)
+    cloud.grant(ann.user["id"], ann.project["id"], "operator")
+    made = ann.make(roles=[{"id": operator["id"]}])
+    answer = ann.sign_in({"id": made["id"], "secret": made["secret"]})
+    assert [r["name"] for r in answer.json["token"]["roles"]] == ["operator"]
+
+
 def test_it_never_gets_roles_that_came_later(cloud: Cloud) -> None:
     cloud.make("role", name="operator")
     ann = Ann(cloud)

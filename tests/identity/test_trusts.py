@@ -100,6 +100,8 @@ def test_one_is_made_shown_listed_and_deleted(cloud_on_both: Cloud) -> None:
                          (cloud.admin_token, f"trustee_user_id={people.ids['bob']}"),
                          (cloud.admin_token, "")):  # fmt: skip
         assert cloud.call("GET", f"{TRUSTS}?{query}", token=token).json["trusts"] == [brief]
+    slashed = cloud.call("GET", f"{TRUSTS}/?trustor_user_id={people.ids['ann']}", token=people.ann)
+    assert slashed.json["trusts"] == [brief], "as Tempest asks"
     nobodys = f"{TRUSTS}?trustor_user_id={people.ids['cay']}"
     assert cloud.call("GET", nobodys).json["trusts"] == []
     for query in ("", f"trustor_user_id={people.ids['ann']}"):

@@ -82,4 +82,5 @@ class Service(Struct, frozen=True, kw_only=True):
     shape_fault: Callable[[int, str], tuple[bytes, str]]  # (status, message) -> body, content type
     versions: Versions | None = None
     statuses: Mapping[type[CloudError], int] = {}  # where it differs from faults.STATUSES
+    ignores_last_slash: bool = False  # "/v3/users/" is "/v3/users"
     request_id_header: str | None = None  # besides X-Openstack-Request-Id

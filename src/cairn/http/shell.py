@@ -83,8 +83,9 @@ class Shell:
             resource = self._resource(service, methods)
             self.app.add_route(full, resource)
             # Clients write documents of discovery in both forms. Below them, what follows the last
-            # slash is an id, and none at all is not the same as the collection.
-            if path.count("/") == 1 and full != "/":
+            # slash is an id, and none at all is not the same as the collection; but where the service
+            # says so, nobody minds a slash at the end.
+            if (path.count("/") == 1 or service.ignores_last_slash) and full != "/":
                 self.app.add_route(full + "/", resource)
 
     def _resource(self, service: Service, methods: Mapping[str, list[Route]]) -> object:

@@ -86,6 +86,7 @@ def service(options: Options) -> Service:
         catalog_path="",
         policy=POLICY,
         shape_fault=faults.keystone,
+        ignores_last_slash=True,
         routes=(
             *catalog.routes(),
             *EndpointGroupRoutes(own).routes(),

@@ -67,17 +67,19 @@ def delete(tx: Tx, id_: str) -> None:
 
 
 def roles_of(tx: Tx, who: Caller, wanted: Sequence[tuple[str | None, str | None]]) -> list[str]:
-    """The ids of the roles for a new one: those of the caller's token, or `wanted` of them.
+    """The ids of the roles for a new one: all that the caller has in the project now, or `wanted` of them.
 
-    `wanted` names each by id or by name; what these imply comes along. Raises Invalid and NotFound.
+    By delegation nobody has more than the token says. `wanted` names each by id or by name; what these
+    imply comes along. Raises Invalid and NotFound.
     """
     scope = Scope(kind=ScopeKind.PROJECT, id=who.home)
-    mine = {r.id: r.name for r in grants.held(tx, who.user_id, scope) if r.name in who.roles}
+    held = grants.held(tx, who.user_id, scope)
+    mine = {role.id for role in held if who.delegation is None or role.name in who.roles}
     if not wanted:
         return sorted(mine)
     ids = [id_ if id_ is not None else role_named(tx, name or "") for id_, name in wanted]
     found = grants.closure(ids, grants.implied_by(store_grants.all_implications(tx)))
-    if not found <= mine.keys():
+    if not found <= mine:
         raise Invalid(
             "Invalid application credential: Cannot create an application credential with"
             " unassigned role"
