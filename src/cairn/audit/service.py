@@ -190,6 +190,10 @@ class Trail:
     ) -> Event:
         call = deed.call
         initiator, thing = subject.initiator, subject.thing
+        # What was refused is told where whoever asked belongs: any id may be in a path.
+        places = (thing, initiator) if outcome is Outcome.SUCCESS else (initiator, thing)
+        project_id = places[0].project_id or places[1].project_id
+        domain_id = places[0].domain_id or places[1].domain_id
         understood = outcome is not Outcome.FAILURE or status in (404, 409)
         return Event(
             id=self._ids.new(at),
@@ -201,8 +205,8 @@ class Trail:
             target_id=thing.id,
             target_name=thing.name,
             details=subject.details,
-            project_id=thing.project_id or initiator.project_id,
-            domain_id=thing.domain_id or initiator.domain_id,
+            project_id=project_id,
+            domain_id=domain_id,
             user_id=initiator.user_id,
             user_domain_id=initiator.user_domain_id,
             scope=initiator.scope,
@@ -275,7 +279,7 @@ def _things(deed: Deed, known: words.Words, result: Any) -> list[Thing]:
         return [named]
     found = [thing for thing in targets.of_result(result) if thing.id or thing.name]
     if known.is_creation:
-        return found or [named]
+        return [_own_place(known, thing) for thing in found] or [named]
     if len(found) != 1 or found[0].id not in (named.id, None):
         return [named]
     (shown,) = found
@@ -287,6 +291,17 @@ def _things(deed: Deed, known: words.Words, result: Any) -> list[Thing]:
             domain_id=named.domain_id or shown.domain_id,
         )
     ]
+
+
+def _own_place(known: words.Words, thing: Thing) -> Thing:
+    """A new project, or domain, is its own place."""
+    match known.target_type:
+        case "identity/project":
+            return structs.replace(thing, project_id=thing.id)
+        case "identity/domain":
+            return structs.replace(thing, domain_id=thing.id)
+        case _:
+            return thing
 
 
 def _at_home(tx: Tx, deed: Deed, known: words.Words, thing: Thing) -> Thing:

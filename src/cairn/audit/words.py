@@ -5,6 +5,7 @@ Source of the taxonomies: DMTF DSP0262, "Cloud Audit Data Federation", annex A; 
 actions, keystonemiddleware's documentation, "Audit middleware".
 """
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -149,13 +150,15 @@ def _switch(body: Any) -> str | None:
     inner = body
     if isinstance(body, Struct) and len(body.__struct_fields__) == 1:
         inner = getattr(body, body.__struct_fields__[0])
-    if not isinstance(inner, Struct):
+    if isinstance(inner, Struct):
+        inner = {f: getattr(inner, f) for f in inner.__struct_fields__}
+        inner = {f: value for f, value in inner.items() if value not in (None, UNSET, {})}
+    if not isinstance(inner, Mapping):
         return None
-    enabled = getattr(inner, "enabled", None)
+    enabled = inner.get("enabled")
     if enabled is False:
         return "disable"
-    told = [f for f in inner.__struct_fields__ if getattr(inner, f) not in (None, UNSET, {})]
-    return "enable" if enabled is True and told == ["enabled"] else None
+    return "enable" if enabled is True and len(inner) == 1 else None
 
 
 def _target_type(service: str, parts: list[str]) -> str:
