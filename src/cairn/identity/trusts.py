@@ -265,8 +265,9 @@ def use(tx: Tx, id_: str, trustee: User) -> Lent | None:
     roles = _lent_roles(tx, one, owner.id, project.id)
     if one.remaining_uses is not None and not take_use(tx, id_):
         return None
+    user = trustor if one.impersonation else trustee
     return Lent(
-        user=trustor if one.impersonation else trustee,
+        user=user,
         project=project,
         domain=domains[project.domain_id],
         roles=roles,
@@ -277,7 +278,10 @@ def use(tx: Tx, id_: str, trustee: User) -> Lent | None:
             owner_id=owner.id,
             actor_id=trustee.id,
             may_delegate=one.redelegation_count > 0,
-            hangs_on=_hangs_on(agents, domain_ids),
+            hangs_on=_hangs_on(
+                {agent.id for agent in agents} - {owner.id, user.id},
+                domain_ids - {project.domain_id, user.domain_id},
+            ),
         ),
     )
 
@@ -302,10 +306,10 @@ def _lent_roles(tx: Tx, one: Trust, owner_id: UserId, project_id: ProjectId) -> 
     return tuple(sorted(found, key=lambda role: role.name))
 
 
-def _hangs_on(agents: list[User], domain_ids: set[DomainId]) -> tuple[str, ...]:
-    """What besides the trust, its owner and the place voids a token: the other agents and all domains.
+def _hangs_on(user_ids: set[UserId], domain_ids: set[DomainId]) -> tuple[str, ...]:
+    """What voids a token besides what every token hangs on: the other agents and their domains.
 
     The trusts that this one hands on need not be here: when one is deleted, this one is too.
     """
-    users = {revocation.of_user(agent.id) for agent in agents}
-    return tuple(sorted(users | {revocation.of_domain(id_) for id_ in domain_ids}))
+    users = [revocation.of_user(id_) for id_ in sorted(user_ids)]
+    return (*users, *(revocation.of_domain(id_) for id_ in sorted(domain_ids)))
