@@ -69,7 +69,7 @@ from cairn.http.rates import Limiter, Rates
 from cairn.http.routes import Service
 from cairn.http.shell import Shell
 from cairn.identity import api as identity_api
-from cairn.identity import api_keys, bootstrap, catalog
+from cairn.identity import api_keys, bootstrap, catalog, importing_api
 from cairn.identity import control as identity_control
 from cairn.identity.activity import InactivityKeeper
 from cairn.identity.directory.directories import Directories
@@ -342,6 +342,7 @@ class Cloud:
             (api_join.routes(doors), api_join.POLICY),
             (membership.routes(), membership.POLICY),
             (api_drain.ROUTES, api_drain.POLICY),
+            (importing_api.routes(self.sealer), importing_api.POLICY),
             (quotas.ROUTES, quotas.POLICY),
             (audit_api.routes(observer=self._options.region), audit_api.POLICY),
             (api_keys.routes(self.keys, self.sealer), api_keys.POLICY),

@@ -139,6 +139,11 @@ class Cloud:
         finally:
             connection.close()
 
+    def stream(self, service: str, path: str, chunks: Iterator[bytes]) -> Any:
+        """Post bytes as they come. They cannot be sent twice, so a token must be good."""
+        headers = {"content-type": "application/x-ndjson", "x-auth-token": self._token}
+        return self._send("POST", self._url(service, path), chunks, headers)[0]
+
     def _url(self, service: str, path: str) -> str:
         if service not in self._endpoints:
             raise Unavailable(f"the catalog has no service of type {service}")

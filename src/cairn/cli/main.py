@@ -5,6 +5,7 @@ called. A failure that was foreseen is printed as what happened, why, and where 
 """
 
 import importlib
+import keyword
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,8 @@ import click
 from cairn import __version__
 from cairn.core.errors import CloudError
 
-# name: (module, one line of help). The function in the module has the command's name.
+# name: (module, one line of help). The function in the module has the command's name
+# (and an underscore if that is a word of Python's).
 COMMANDS = {
     "up": ("cairn.cli.up", "Start the cloud on this machine; --demo boots a first server."),
     "down": ("cairn.cli.down", "Stop the cloud: guests too, unless --keep-guests."),
@@ -28,8 +30,10 @@ COMMANDS = {
     "join": ("cairn.cli.join", "Make this machine a member of the cloud that made the TOKEN."),
     "leave": ("cairn.cli.leave", "Clean up after this host was removed from its cloud."),
     "policy": ("cairn.cli.policy", "Show who may do what; check a file that changes it."),
+    "oidc": ("cairn.cli.oidc", "Say how OpenID providers know this cloud."),
     "doctor": ("cairn.cli.doctor", "Probe this machine; name the command that cures each finding."),
     "wipe": ("cairn.cli.down", "Stop the cloud and delete all that it holds."),
+    "import": ("cairn.cli.import_", "Take over users, projects, roles of a Keystone from its dump."),
     "install": ("cairn.cli.install", "Write systemd units, so that it starts with the machine."),
     "upgrade": ("cairn.cli.upgrade", "Bring what runs here to this release; --plan shows how."),
     "image": ("cairn.cli.image", "Build guest images."),
@@ -72,7 +76,10 @@ class LazyCommands(click.Group):
 
 @click.command(
     cls=LazyCommands,
-    table={name: (module, name, help_) for name, (module, help_) in COMMANDS.items()},
+    table={
+        name: (module, name + "_" * keyword.iskeyword(name), help_)
+        for name, (module, help_) in COMMANDS.items()
+    },
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(__version__, prog_name="cairn")

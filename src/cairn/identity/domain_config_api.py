@@ -8,7 +8,7 @@ from cairn.db.engine import Tx
 from cairn.db.secrets import Sealer
 from cairn.http.call import Call
 from cairn.http.routes import Reply, Route
-from cairn.identity import domain_config, places
+from cairn.identity import domain_config, domain_config_store, places
 from cairn.identity.domain_config_options import READABLE_COMPLIANCE, default, refused
 from cairn.identity.records import DEFAULT_DOMAIN
 
@@ -63,7 +63,7 @@ class DomainConfigRoutes:
     def _create(self, tx: Tx, call: Call[ConfigBody]) -> Reply:
         domain = places.domain(tx, call.path["domain"])
         was_there = domain_config.create(tx, self._sealer, domain.id, call.body.config)
-        shown = domain_config.store.config_of(tx, domain.id)
+        shown = domain_config_store.config_of(tx, domain.id)
         return Reply(body={"config": shown}, status=200 if was_there else 201)
 
     def _update(self, tx: Tx, call: Call[ConfigBody]) -> dict[str, Any]:
