@@ -32,11 +32,12 @@ from cairn.identity.credential_store import CREDENTIALS
 from cairn.identity.credentials import EC2, Credential
 from cairn.identity.ec2_signing import Signed
 from cairn.identity.listing import link, listed
-from cairn.identity.methods.application_credential import proof_of
+from cairn.identity.methods import application_credential, oauth1
 from cairn.identity.methods.method import Named, Proof, ScopeWish
 from cairn.identity.shapes import Id
 from cairn.identity.signin import Session
 from cairn.identity.tokens import TokenIssuer
+from cairn.identity.trusts_store import Trust
 
 METHOD = "ec2credential"
 BODY_BYTES_MAX = 256 * 1024
@@ -175,13 +176,13 @@ class Ec2Routes:
         project = Named(id=key.credential.project_id)
         wish: ScopeWish | None = ScopeWish(project=project)
         if key.trust_id is not None:
-            trust = trusts.trust(tx, key.trust_id)
+            trust = _trust(tx, key.trust_id)
             proof = Proof(user_id=trust.trustee_user_id)
             wish = ScopeWish(trust_id=trust.id)
         elif key.app_cred_id is not None:
-            proof = proof_of(tx, key.app_cred_id)
+            proof = application_credential.proof_of(tx, key.app_cred_id)
         elif key.access_token_id is not None:
-            raise signin.refused("keys of OAuth's access tokens are not served")
+            proof = oauth1.proof_of(tx, key.access_token_id)
         else:
             proof = Proof(user_id=UserId(key.credential.user_id))
         session = signin.open_session(
@@ -190,6 +191,13 @@ class Ec2Routes:
         if session.project is None or session.project.id != key.credential.project_id:
             raise signin.refused("the key's project is not the one of the delegation")
         return session
+
+
+def _trust(tx: Tx, id_: str) -> Trust:
+    try:
+        return trusts.trust(tx, id_)
+    except NotFound as error:
+        raise signin.refused(f"the key's trust {id_} has ended") from error
 
 
 def _key(one: Credential) -> _Key:
@@ -226,5 +234,5 @@ def _of_path(tx: Tx, call: Call[Any]) -> Mapping[str, str | None]:
 
 
 def _of_key(tx: Tx, call: Call[Any]) -> Mapping[str, str | None]:
-    kept = CREDENTIALS.get(tx, credentials.id_of(call.path["access"]))
-    return {} if kept is None else {"target.credential.user_id": kept.user_id}
+    id_ = credentials.id_of(call.path["access"])
+    return {"target.credential.user_id": credentials.sealed(tx, id_).user_id}

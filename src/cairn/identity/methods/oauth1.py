@@ -41,19 +41,25 @@ class OAuth1Method:
         one = _good(tx, signed.token_id or "")
         if one.consumer_id != signed.consumer_id:
             raise signin.refused(f"access token {one.id} is another consumer's")
-        implied = grants.implied_by(store_grants.all_implications(tx))
+        return proof_of(tx, one.id)
 
-        def still_there(tx: Tx, user: User) -> None:
-            _good(tx, one.id)
 
-        return Proof(
-            user_id=one.user_id,
-            recheck=still_there,
-            place=ScopeWish(project=Named(id=one.project_id)),
-            role_ids=frozenset(grants.closure(one.role_ids, implied)),
-            ends_us=microseconds(one.expires_at),
-            delegation=oauth.delegation(one),
-        )
+def proof_of(tx: Tx, id_: str) -> Proof:
+    """What the access token proves as it is now; whoever asks has signed with it, or with a key of it."""
+    one = _good(tx, id_)
+    implied = grants.implied_by(store_grants.all_implications(tx))
+
+    def still_there(tx: Tx, user: User) -> None:
+        _good(tx, one.id)
+
+    return Proof(
+        user_id=one.user_id,
+        recheck=still_there,
+        place=ScopeWish(project=Named(id=one.project_id)),
+        role_ids=frozenset(grants.closure(one.role_ids, implied)),
+        ends_us=microseconds(one.expires_at),
+        delegation=oauth.delegation(one),
+    )
 
 
 def _good(tx: Tx, id_: str) -> AccessToken:

@@ -3,7 +3,7 @@
 import msgspec
 
 from cairn.core.caller import Delegation
-from cairn.core.errors import Denied, Invalid
+from cairn.core.errors import Denied, Invalid, NotFound, Unauthenticated
 from cairn.db.engine import Database
 from cairn.http.call import Call
 from cairn.identity import application_credentials
@@ -23,7 +23,11 @@ class TokenMethod:
         wanted = call.body.auth.identity.token
         if wanted is None:
             raise Invalid("Expecting to find token in identity.")
-        parent = self._issuer.payload(wanted.id)
+        try:
+            parent = self._issuer.payload(wanted.id)
+        except Unauthenticated as error:
+            # Keystone's answer: the token is a thing that was looked for.
+            raise NotFound("Could not find token.", because=error.because) from error
         if parent.delegation is not None:
             return await self._by_delegation(database, call, parent, parent.delegation)
         return Proof(
