@@ -146,7 +146,14 @@ def test_bad_credentials_name_the_field(cloud: Cloud, wish: Any, field: str) -> 
 def test_bad_changes(cloud: Cloud) -> None:
     one = made(cloud, cloud.admin.user_id)
     path = f"/credentials/{one['id']}"
-    for change in ({}, {"id": "other"}, {"blob": 1}, {"type": "ec2"}, {"type": None}, {"user_id": ""}):
+    for change in (
+        {},
+        {"id": "other"},
+        {"blob": 1},
+        {"type": "ec2"},
+        {"type": None},
+        {"user_id": ""},
+    ):
         assert cloud.call("PATCH", path, {"credential": change}).status_code == 400, change
     for body in (None, [], {}, {"credential": None}, {"credential": {"blob": "x"}, "x": 1}):
         assert cloud.call("PATCH", path, body).status_code == 400, body

@@ -14,9 +14,9 @@ import pytest
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from keystoneclient.contrib.ec2.utils import Ec2Signer
-from tests.identity.conftest import Cloud, scope_of
 
 from cairn.core.clock import FakeClock
+from tests.identity.conftest import Cloud, scope_of
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 HOST = "cloud.example:8773"
@@ -128,7 +128,10 @@ def told(request: AWSRequest, access: str) -> dict[str, Any]:
         "host": url.netloc,
         "verb": request.method,
         "path": url.path or "/",
-        "params": {**dict(request.params or {}), **dict(parse_qsl(url.query, keep_blank_values=True))},
+        "params": {
+            **dict(request.params or {}),
+            **dict(parse_qsl(url.query, keep_blank_values=True)),
+        },
         "headers": dict(request.headers.items()),
         "body_hash": hashlib.sha256(request.body or b"").hexdigest(),
     }
@@ -204,7 +207,9 @@ def test_version_4_in_an_address(keys: Keys, amazon_s_clock: FakeClock) -> None:
 
 def test_a_port_that_the_client_did_not_sign(keys: Keys, amazon_s_clock: FakeClock) -> None:
     wish = by_v4(keys, host="cloud.example")
-    require_ann(keys, keys.ask({**wish, "host": HOST, "headers": {**wish["headers"], "Host": HOST}}))
+    require_ann(
+        keys, keys.ask({**wish, "host": HOST, "headers": {**wish["headers"], "Host": HOST}})
+    )
 
 
 def test_version_2_signs_in(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,7 +304,7 @@ def test_times_that_are_none(keys: Keys, text: str) -> None:
 
 def test_what_ends_a_key(keys: Keys, amazon_s_clock: FakeClock) -> None:
     cloud, wish = keys.cloud, by_v4(keys)
-    user, project = f"/users/{keys.ann['id']}", f"/projects/{keys.project['id']}"
+    user = f"/users/{keys.ann['id']}"
 
     def patch(path: str, kind: str, enabled: bool) -> None:
         cloud.call("PATCH", path, {kind: {"enabled": enabled}})
@@ -344,7 +349,11 @@ def test_s3_version_2(keys: Keys) -> None:
     auth = botocore.auth.HmacV1Auth(keys.amazon)
     split = urlsplit("http://s3.example/bucket/key")
     text = auth.canonical_string("GET", split, headers)
-    wish = {"access": keys.key["access"], "token": encoded(text), "signature": auth.sign_string(text)}
+    wish = {
+        "access": keys.key["access"],
+        "token": encoded(text),
+        "signature": auth.sign_string(text),
+    }
     require_ann(keys, keys.ask(wish, kind="s3"))
     assert keys.ask({**wish, "token": encoded(text + "x")}, kind="s3").status_code == 401
 

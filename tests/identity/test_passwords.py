@@ -72,8 +72,10 @@ def test_a_password_expires_and_may_then_only_be_changed(strict: Make, clock: Fa
     assert "expired" not in wrong, "only whoever knows the password hears of it"
     assert change(cloud, ann, "one", "two").status_code == 204
     assert signs_in(cloud, "two")
-    assert cloud.sign_in("ann", "two").json["token"]["user"]["password_expires_at"].startswith(
-        "2026-03-02"
+    assert (
+        cloud.sign_in("ann", "two")
+        .json["token"]["user"]["password_expires_at"]
+        .startswith("2026-03-02")
     )
 
 
@@ -84,7 +86,9 @@ def test_some_passwords_never_expire(strict: Make, clock: FakeClock) -> None:
     )
     assert exempt["password_expires_at"] is None
     ann = cloud.make("user", name="ann", password="one")
-    cloud.call("PATCH", f"/users/{ann['id']}", {"user": {"options": {"ignore_password_expiry": True}}})
+    cloud.call(
+        "PATCH", f"/users/{ann['id']}", {"user": {"options": {"ignore_password_expiry": True}}}
+    )
     clock.advance(31 * DAY_S)
     assert signs_in(cloud, "one")
     assert signs_in(cloud, "p", "exempt")
@@ -176,9 +180,7 @@ def test_one_s_own_password_must_be_kept_for_a_while(strict: Make, clock: FakeCl
 
 def test_passwords_match_the_operator_s_pattern(strict: Make) -> None:
     says = "at least 7 characters, a letter and a digit"
-    cloud = strict(
-        password_pattern=r"^(?=.*\d)(?=.*[a-zA-Z]).{7,}$", password_pattern_says=says
-    )
+    cloud = strict(password_pattern=r"^(?=.*\d)(?=.*[a-zA-Z]).{7,}$", password_pattern_says=says)
     refused = cloud.call("POST", "/users", {"user": {"name": "bob", "password": "short"}})
     assert refused.status_code == 400 and says in refused.json["error"]["message"]
     ann = cloud.make("user", name="ann", password="good4ever")
@@ -232,7 +234,9 @@ def test_the_old_password_is_kept_nowhere(strict: Make) -> None:
 )
 def test_bad_changes(cloud: Cloud, body: Any, status: int) -> None:
     ann = cloud.make("user", name="ann", password="one")
-    assert cloud.call("POST", f"/users/{ann['id']}/password", body, token=None).status_code == status
+    assert (
+        cloud.call("POST", f"/users/{ann['id']}/password", body, token=None).status_code == status
+    )
     assert signs_in(cloud, "one")
 
 

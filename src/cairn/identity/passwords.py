@@ -51,7 +51,7 @@ class Passwords:
     async def made_any(self, hashes: Sequence[str], password: str) -> bool:
         """Whether `password` made one of `hashes`; each waits for its turn, so sign-ins go on."""
         for hash_ in hashes:
-            if await self._run(lambda hash_=hash_: verify_now(hash_, password).is_right):
+            if (await self.verify(hash_, password)).is_right:
                 return True
         return False
 

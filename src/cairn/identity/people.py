@@ -24,6 +24,7 @@ from cairn.identity import (
     store_grants,
     user_options,
 )
+from cairn.identity.federation import store as federation_store
 from cairn.identity.records import Actor, ActorKind, Group, GroupId, User
 from cairn.identity.security import USUAL, Security
 
@@ -44,9 +45,7 @@ def user(tx: Tx, user_id: str) -> User:
     return found
 
 
-def create_user(
-    tx: Tx, new: User, password_hash: str | None, security: Security = USUAL
-) -> User:
+def create_user(tx: Tx, new: User, password_hash: str | None, security: Security = USUAL) -> User:
     places.domain(tx, new.domain_id)
     _require_free_user_name(tx, new)
     if password_hash is not None:
@@ -151,6 +150,7 @@ def delete_group(tx: Tx, group_id: str) -> None:
 
 def add_to_group(tx: Tx, group_id: str, user_id: str) -> None:
     store.add_member(tx, group(tx, group_id).id, user(tx, user_id).id)
+    federation_store.forget_lasting_group(tx, group_id, user_id)  # From now on it is for good.
 
 
 def remove_from_group(tx: Tx, group_id: str, user_id: str) -> None:
