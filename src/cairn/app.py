@@ -60,6 +60,7 @@ from cairn.fleet.peers import Connect, Peers
 from cairn.fleet.records import DEFAULT_ZONE
 from cairn.fleet.stream import NodeStreams
 from cairn.host import certs, prepare, private_files, processes
+from cairn.http import openapi
 from cairn.http import policies as http_policies
 from cairn.http.connections import Crowd
 from cairn.http.limits import Limits
@@ -74,6 +75,7 @@ from cairn.identity import control as identity_control
 from cairn.identity.activity import InactivityKeeper
 from cairn.identity.directory.directories import Directories
 from cairn.identity.directory.keeper import DirectoryKeeper
+from cairn.identity.federation.memberships import MembershipKeeper
 from cairn.identity.keys import KeyRepository
 from cairn.identity.passwords import Passwords
 from cairn.identity.revocation import Revocations
@@ -200,7 +202,7 @@ class Cloud:
             )
         self.runner = Runner(self._reconcilers(), self.feed, options.clock)
         self._watch()
-        services = self._services()
+        services = openapi.with_documents(self._services())
         self.limiter = Limiter(options.rates)
         self.policies = Policies(services, options.policy_dir)
         self.shell = Shell(
@@ -382,6 +384,7 @@ class Cloud:
                     ),
                     identity_control.KeyRotation(self.database, self.keys),
                     DirectoryKeeper(self.database, self.directories),
+                    MembershipKeeper(self.database),
                     InactivityKeeper(self.database, self._options.security),
                     AuditKeeper(self.database, days=self._options.audit_days),
                 )

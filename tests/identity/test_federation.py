@@ -1,5 +1,6 @@
 """Providers, protocols and mappings: made, changed, taken away; who their users are, what goes with them."""
 
+import asyncio
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,10 +13,12 @@ from keystoneauth1.identity import v3
 from keystoneclient.v3 import client as keystoneclient
 from sqlalchemy import select
 
+from cairn.core.clock import FakeClock
 from cairn.core.errors import Unauthenticated
 from cairn.db.engine import Tx
 from cairn.db.secrets import Sealer, secrets
 from cairn.identity.federation import admission, service
+from cairn.identity.federation.memberships import MembershipKeeper
 from cairn.identity.methods.method import Proof
 from tests.identity.conftest import ADMIN_PASSWORD, SEALING_KEY, Cloud, scope_of
 from tests.identity.live import served
@@ -439,6 +442,80 @@ def test_users_may_be_linked_before_they_come(cloud: Cloud) -> None:
     path = f"/users/{made['id']}"
     assert "federated" not in ask(cloud, "PATCH", path, {"user": {"federated": []}})["user"]
     assert admit(cloud, sub="s1", name="ann").user_id != made["id"]
+
+
+# Groups that outlast a sign-in
+
+GROUPS = [
+    {
+        "local": [{"user": {"name": "{0}"}}, {"groups": "{1}", "domain": {"id": "default"}}],
+        "remote": [{"type": "sub"}, {"type": "groups"}],
+    }
+]
+
+
+def groups_of(cloud: Cloud, user_id: str) -> set[str]:
+    return {g["name"] for g in ask(cloud, "GET", f"/users/{user_id}/groups")["groups"]}
+
+
+def test_groups_outlast_a_sign_in_for_their_time(cloud_on_both: Cloud, clock: FakeClock) -> None:
+    cloud = cloud_on_both
+    keeper = MembershipKeeper(cloud.database)
+    for name in ("a", "b", "c"):
+        cloud.make("group", name=name)
+    set_up(cloud, GROUPS, authorization_ttl=10)
+    ann = admit(cloud, sub="ann", groups=["a", "b"]).user_id
+    assert groups_of(cloud, ann) == {"a", "b"}
+    clock.advance(5 * 60)
+    admit(cloud, sub="ann", groups=["b", "c"])
+    assert groups_of(cloud, ann) == {"b", "c"}, "each sign-in says anew which they are"
+    assert asyncio.run(keeper.run_once()).again_s == 600
+    clock.advance(6 * 60)
+    asyncio.run(keeper.run_once())
+    assert groups_of(cloud, ann) == {"b", "c"}, "the second sign-in counts"
+    clock.advance(5 * 60)
+    assert asyncio.run(keeper.run_once()).done == 2
+    assert groups_of(cloud, ann) == set()
+    assert asyncio.run(keeper.run_once()).again_s is None
+
+
+def test_a_membership_that_was_given_here_stays(cloud: Cloud, clock: FakeClock) -> None:
+    ids = {name: cloud.make("group", name=name)["id"] for name in ("before", "after", "lent")}
+    set_up(cloud, GROUPS, authorization_ttl=1)
+    ann = admit(cloud, sub="ann", groups=["after"]).user_id
+    for name in ("before", "after"):
+        ask(cloud, "PUT", f"/groups/{ids[name]}/users/{ann}", status=204)
+    admit(cloud, sub="ann", groups=["before", "after", "lent"])
+    clock.advance(61)
+    asyncio.run(MembershipKeeper(cloud.database).run_once())
+    assert groups_of(cloud, ann) == {"before", "after"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: ask(c, "PATCH", IDP, {"identity_provider": {"enabled": False}}),
+        lambda c: ask(c, "DELETE", IDP, status=204),
+    ],
+)
+def test_groups_end_with_their_provider(cloud: Cloud, change: Any) -> None:
+    group = cloud.make("group", name="a")
+    set_up(cloud, GROUPS, authorization_ttl=10)
+    ann = admit(cloud, sub="ann", groups=["a"]).user_id
+    ask(cloud, "PATCH", f"/users/{ann}", {"user": {"password": "a password of ours"}})
+    change(cloud)
+    assert groups_of(cloud, ann) == set()
+    assert ask(cloud, "GET", f"/groups/{group['id']}/users")["users"] == []
+
+
+def test_without_a_ttl_groups_are_the_tokens_only(cloud: Cloud) -> None:
+    cloud.make("group", name="a")
+    set_up(cloud, GROUPS, authorization_ttl=10)
+    admit(cloud, sub="ann", groups=["a"])
+    ask(cloud, "PATCH", IDP, {"identity_provider": {"authorization_ttl": None}})
+    proof = admit(cloud, sub="ann", groups=["a"])
+    assert proof.federation is not None and len(proof.federation.group_ids) == 1
+    assert groups_of(cloud, proof.user_id) == set()
 
 
 # What goes with what

@@ -22,6 +22,7 @@ from cairn.identity import (
     store_places,
 )
 from cairn.identity.directory import store as directory_store
+from cairn.identity.federation import memberships
 from cairn.identity.federation import store as federation_store
 from cairn.identity.records import Actor, ActorKind, GroupId, Scope, ScopeKind
 
@@ -35,7 +36,7 @@ def user(tx: Tx, user_id: UserId) -> None:
     delegation.forget_user(tx, user_id)
     password_store.forget(tx, user_id)
     guesses.forget(tx, user_id)
-    federation_store.forget_links(tx, user_id)
+    federation_store.forget_user(tx, user_id)
     directory_store.forget(tx, user_id)
     store.USERS.remove(tx, user_id)
 
@@ -44,6 +45,7 @@ def group(tx: Tx, group_id: GroupId) -> None:
     store_grants.forget_actor(tx, Actor(kind=ActorKind.GROUP, id=group_id))
     store.forget_group_members(tx, group_id)
     directory_store.forget(tx, group_id)
+    federation_store.forget_group(tx, group_id)
     store.GROUPS.remove(tx, group_id)
 
 
@@ -63,6 +65,7 @@ def domain(tx: Tx, domain_id: DomainId) -> None:
     """With its projects, users, groups and roles."""
     for provider in federation_store.providers_of_domain(tx, domain_id):
         revocation.revoke(tx, revocation.of_provider(provider.id))
+        memberships.end_all_of(tx, provider.id)
         federation_store.remove_provider(tx, provider.id)
     for its_project in _all(tx, store.PROJECTS, domain_id):
         project(tx, its_project.id)

@@ -16,6 +16,7 @@ from cairn.core.ids import DomainId, ProjectId, UserId
 from cairn.db.engine import Tx
 from cairn.identity import grants, places, signin, store
 from cairn.identity.federation import mapping as mappings
+from cairn.identity.federation import memberships
 from cairn.identity.federation import store as federation_store
 from cairn.identity.federation.claims import ISSUER_NAMES, Unmapped, values_of
 from cairn.identity.federation.mapping import DomainRef, LocalProject, Mapped
@@ -52,6 +53,7 @@ def admit(tx: Tx, asked: Asked, claims: dict[str, Any]) -> Proof:
         else:
             user = _federated_user(tx, provider, protocol, mapped, claims)
             group_ids = _groups(tx, mapped)
+            memberships.renew(tx, provider, user.id, group_ids)
             for project in mapped.projects:
                 _provision(tx, provider, user, project)
     except Unmapped as error:

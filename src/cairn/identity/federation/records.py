@@ -1,10 +1,12 @@
 """What federation knows: providers, the protocols they are asked with, and who their users are here."""
 
+from datetime import datetime
 from typing import Any
 
 from msgspec import Struct
 
 from cairn.core.ids import DomainId, UserId
+from cairn.identity.records import GroupId
 
 
 class Provider(Struct, frozen=True, kw_only=True):
@@ -15,7 +17,7 @@ class Provider(Struct, frozen=True, kw_only=True):
     enabled: bool = False
     description: str | None = None
     remote_ids: tuple[str, ...] = ()  # the issuers it may be; none: whichever its protocol names
-    authorization_ttl: int | None = None  # minutes; kept for clients that set it
+    authorization_ttl: int | None = None  # minutes for which its groups outlast a sign-in
 
 
 class Protocol(Struct, frozen=True, kw_only=True):
@@ -66,3 +68,12 @@ class Link(Struct, frozen=True, kw_only=True):
     protocol_id: str
     unique_id: str
     user_id: UserId
+
+
+class LastingGroup(Struct, frozen=True, kw_only=True):
+    """A membership that a provider gave, until it ends. The user is a member like any other meanwhile."""
+
+    user_id: UserId
+    group_id: GroupId
+    provider_id: str
+    ends_at: datetime

@@ -15,6 +15,7 @@ from cairn.db import secrets
 from cairn.db.engine import Tx
 from cairn.db.secrets import Sealer
 from cairn.identity import forget, grants, people, places, revocation, signin, store
+from cairn.identity.federation import memberships
 from cairn.identity.federation import store as federation_store
 from cairn.identity.federation.mapping import rules_of
 from cairn.identity.federation.records import (
@@ -74,6 +75,7 @@ def update_provider(tx: Tx, provider_id: str, changes: dict[str, Any]) -> Provid
         _set_remote_ids(tx, new)
     if (old.enabled and not new.enabled) or new.remote_ids != old.remote_ids:
         revocation.revoke(tx, revocation.of_provider(old.id))
+        memberships.end_all_of(tx, old.id)
     return PROVIDERS.save(tx, new)
 
 
@@ -81,6 +83,7 @@ def delete_provider(tx: Tx, provider_id: str) -> None:
     """With its protocols and the users whom nobody else could sign in; its domain stays."""
     old = provider(tx, provider_id)
     linked = federation_store.users_linked(tx, old.id)
+    memberships.end_all_of(tx, old.id)
     federation_store.remove_provider(tx, old.id)
     revocation.revoke(tx, revocation.of_provider(old.id))
     _forget_orphans(tx, linked)

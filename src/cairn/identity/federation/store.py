@@ -4,7 +4,7 @@ from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Boolean, Column, ColumnElement, Integer, String, Table, Text, select
+from sqlalchemy import Boolean, Column, ColumnElement, Integer, String, Table, Text, func, select
 
 from cairn.core.ids import DomainId, UserId
 from cairn.db import secrets
@@ -12,6 +12,7 @@ from cairn.db.columns import Json, Time, id_column, metadata
 from cairn.db.engine import Tx
 from cairn.identity import store
 from cairn.identity.federation.records import (
+    LastingGroup,
     Link,
     Mapping,
     OidcClient,
@@ -90,6 +91,15 @@ links = Table(
     id_column("user_id", nullable=False, index=True),
 )
 
+lasting = Table(
+    "identity_lasting_groups",
+    metadata,
+    id_column("user_id", primary_key=True),
+    id_column("group_id", primary_key=True, index=True),
+    id_column("provider_id", nullable=False, index=True),
+    Column("ends_at", Time, nullable=False, index=True),
+)
+
 used_states = Table(
     "identity_used_states",
     metadata,
@@ -130,7 +140,7 @@ def remove_provider(tx: Tx, provider_id: str) -> None:
     """With its protocols and links. What becomes of its users is for the caller."""
     for its_protocol in protocols_of(tx, provider_id):
         secrets.forget(tx, secret_name(provider_id, its_protocol.id))
-    for table in (remote_ids, protocols, oidc_clients, links):
+    for table in (remote_ids, protocols, oidc_clients, links, lasting):
         tx.execute(table.delete().where(table.c.provider_id == provider_id))
     PROVIDERS.remove(tx, provider_id)
 
@@ -260,10 +270,51 @@ def forget_links(tx: Tx, user_id: UserId) -> None:
     tx.execute(links.delete().where(links.c.user_id == user_id))
 
 
+def forget_user(tx: Tx, user_id: UserId) -> None:
+    forget_links(tx, user_id)
+    tx.execute(lasting.delete().where(lasting.c.user_id == user_id))
+
+
 def is_linked(**wanted: str) -> ColumnElement[bool]:
     """A condition on users: linked with this provider_id, protocol_id, unique_id, where given."""
     query = select(links.c.user_id).where(*(links.c[name] == wanted[name] for name in wanted))
     return store.users.c.id.in_(query)
+
+
+# Groups that a user keeps for some time after a sign-in
+
+
+def lasting_groups(tx: Tx, user_id: UserId) -> list[LastingGroup]:
+    query = select(lasting).where(lasting.c.user_id == user_id).order_by(lasting.c.group_id)
+    return [LastingGroup(**row._mapping) for row in tx.execute(query)]
+
+
+def lasting_groups_by(tx: Tx, provider_id: str) -> list[LastingGroup]:
+    query = select(lasting).where(lasting.c.provider_id == provider_id)
+    return [LastingGroup(**row._mapping) for row in tx.execute(query)]
+
+
+def lasting_groups_ended(tx: Tx, *, limit: int) -> list[LastingGroup]:
+    query = select(lasting).where(lasting.c.ends_at <= tx.now).order_by(lasting.c.ends_at)
+    return [LastingGroup(**row._mapping) for row in tx.execute(query.limit(limit))]
+
+
+def next_end(tx: Tx) -> datetime | None:
+    return tx.execute(select(func.min(lasting.c.ends_at))).scalar()
+
+
+def put_lasting_group(tx: Tx, new: LastingGroup) -> None:
+    forget_lasting_group(tx, new.group_id, new.user_id)
+    tx.execute(lasting.insert().values(**_values(new)))
+
+
+def forget_lasting_group(tx: Tx, group_id: str, user_id: str) -> None:
+    """It lasts for good, or not at all: that is for the caller."""
+    tx.execute(lasting.delete().where(lasting.c.group_id == group_id, lasting.c.user_id == user_id))
+
+
+def forget_group(tx: Tx, group_id: str) -> None:
+    tx.execute(lasting.delete().where(lasting.c.group_id == group_id))
 
 
 # Web sign-on
