@@ -62,6 +62,8 @@ class Route(Struct, frozen=True, kw_only=True):
     streams: bool = False  # the body is not read: `call.stream` yields it
     reads: bool | None = None  # None: GET and HEAD read, the rest write
     target: Target | None = None
+    reply: Any = None  # the type that its answer has, for the document of the API
+    query: tuple[str, ...] = ()  # what may stand in the query string, for the same
     stale_ok: bool = False  # a replica of the database may answer, if it is current enough
 
     @property
