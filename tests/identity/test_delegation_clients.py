@@ -87,7 +87,7 @@ def test_application_credentials_by_keystoneauth_and_the_sdk(auth_url: str) -> N
         plugin = v3.ApplicationCredential(
             auth_url, application_credential_secret=made.secret, **named
         )
-        access = plugin.get_access(session.Session(auth=plugin))
+        access: Any = plugin.get_access(session.Session(auth=plugin))
         assert access.application_credential_id == made.id
         assert access.role_names == ["reader"]
         assert access.project_id == mine.current_project_id

@@ -102,6 +102,7 @@ def test_consumers_are_made_shown_changed_and_deleted(cloud_on_both: Cloud) -> N
     assert cloud.call("GET", path).json["consumers"] == [shown]
     changed = cloud.call("PATCH", one, {"consumer": {"description": None}}).json["consumer"]
     assert changed == {**shown, "description": None}
+    body: Any
     for body in ({"consumer": {}}, {"consumer": {"secret": "mine"}}, {"consumer": {"id": "x"}},
                  {"consumer": {"description": 7}}, {}):  # fmt: skip
         assert cloud.call("PATCH", one, body).status_code == 400, body
@@ -111,7 +112,7 @@ def test_consumers_are_made_shown_changed_and_deleted(cloud_on_both: Cloud) -> N
     cloud.make("user", name="ann", password="secret")
     ann = cloud.token("ann", "secret")
     for method, url in (("GET", path), ("POST", path), ("GET", one)):
-        sent = {"consumer": {}} if method == "POST" else None
+        sent: Any = {"consumer": {}} if method == "POST" else None
         assert cloud.call(method, url, sent, token=ann).status_code == 403
 
 
@@ -218,6 +219,7 @@ def test_leave_is_given_by_who_has_the_roles(consumer: Consumer, clock: FakeCloc
     assert consumer.authorize(asked).status_code == 400
     assert consumer.authorize({"oauth_token": "f" * 32}, "member").status_code == 404
     path = f"{ROOT}/authorize/{asked['oauth_token']}"
+    body: Any
     for body in ({}, {"roles": [{}]}, {"roles": "x"}, {"roles": [{"id": "a", "name": "b"}]}):
         assert cloud.call("PUT", path, body).status_code == 400, body
     cloud.make("user", name="ann", password="secret")
@@ -241,7 +243,7 @@ def test_access_needs_the_verifier_and_the_same_consumer(consumer: Consumer) -> 
     assert consumer.access(unknown, verifier).status_code == 404
     other = Consumer.__new__(Consumer)
     other.cloud, other.clock, other.nonces = consumer.cloud, consumer.clock, 100
-    body = {"consumer": {}}
+    body: Any = {"consumer": {}}
     other.consumer = consumer.cloud.call("POST", f"{ROOT}/consumers", body).json["consumer"]
     assert other.access(asked, verifier).status_code == 401
     form(consumer.access(asked, verifier))

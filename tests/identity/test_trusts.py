@@ -156,6 +156,7 @@ def test_nobody_else_signs_in_with_it(people: People) -> None:
     for who in ("ann", "cay"):
         assert people.sign_in(made["id"], who).status_code == 403
     assert people.sign_in("f" * 32).status_code == 401
+    scope: Any
     for scope in ({"OS-TRUST:trust": {}}, {"OS-TRUST:trust": {"id": 7}}, {"OS-TRUST:trust": "x"},
                   {**by_trust(made["id"]), **scope_of("p")}):  # fmt: skip
         assert people.cloud.sign_in("bob", PASSWORD, scope=scope).status_code == 400
@@ -408,12 +409,11 @@ def test_it_is_handed_on(cloud_on_both: Cloud, impersonation: bool) -> None:
 
 
 def test_what_is_handed_on_is_never_more(people: People) -> None:
-    whole = {"allow_redelegation": True, "impersonation": False}
-    first = people.make(**whole, expires_at="2999-01-01T00:00:00Z")
+    first = people.make(allow_redelegation=True, expires_at="2999-01-01T00:00:00Z")
     assert first["redelegation_count"] == 3
     bobs = people.token_of(first["id"])
     mine = {"trustor_user_id": people.ids["bob"], "trustee_user_id": people.ids["cay"]}
-    refused = [
+    refused: list[dict[str, Any]] = [
         {"impersonation": True},
         {"roles": [{"name": "member"}]},
         {"expires_at": "2999-01-01T00:00:01Z"},

@@ -30,7 +30,7 @@ RULES_MAX = 100
 METHODS = "DELETE|GET|HEAD|PATCH|POST|PUT"
 
 
-class RuleWish(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class AccessRuleWish(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A rule that is there already, by its id, or all three of the rest."""
 
     id: Id | None = None
@@ -39,7 +39,7 @@ class RuleWish(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     path: Annotated[str, Meta(max_length=225, pattern=r"\A/[^\x00]*\Z")] | None = None
 
 
-class Wish(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class ApplicationCredentialWish(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     name: LongName
     id: Any = None  # of what a client echoes: Keystone takes these and does not heed them
     project_id: str | None = None
@@ -49,11 +49,11 @@ class Wish(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     expires_at: str | None = None
     unrestricted: bool | None = None
     roles: Annotated[list[RoleRef], Meta(max_length=200)] | None = None
-    access_rules: Annotated[list[RuleWish], Meta(max_length=RULES_MAX)] | None = None
+    access_rules: Annotated[list[AccessRuleWish], Meta(max_length=RULES_MAX)] | None = None
 
 
-class Body(Struct, frozen=True, forbid_unknown_fields=True):
-    application_credential: Wish
+class ApplicationCredentialBody(Struct, frozen=True, forbid_unknown_fields=True):
+    application_credential: ApplicationCredentialWish
 
 
 class ApplicationCredentialRoutes:
@@ -69,7 +69,7 @@ class ApplicationCredentialRoutes:
         return (
             Route(method="GET", path=many, rule="identity:list_application_credentials", do=list_),
             Route(method="POST", path=many, rule="identity:create_application_credential",
-                  run=self._create, body=Body, status=201, body_bytes_max=256 * 1024),
+                  run=self._create, body=ApplicationCredentialBody, status=201, body_bytes_max=256 * 1024),
             Route(method="GET", path=one, rule="identity:get_application_credential", do=get,
                   target=_owner),
             Route(method="DELETE", path=one, rule="identity:delete_application_credential",
@@ -82,7 +82,9 @@ class ApplicationCredentialRoutes:
                   target=_user, status=204),
         )  # fmt: skip
 
-    async def _create(self, database: Database, call: Call[Body]) -> dict[str, Any]:
+    async def _create(
+        self, database: Database, call: Call[ApplicationCredentialBody]
+    ) -> dict[str, Any]:
         wish = call.body.application_credential
         _require_leave(call, changes=True)
         if call.who.project_id is None:
@@ -105,7 +107,9 @@ def _generated_secret(tx: Tx) -> str:
     return base64.urlsafe_b64encode(tx.random_bytes(SECRET_BYTES)).rstrip(b"=").decode()
 
 
-def _new(tx: Tx, call: Call[Body], *, with_rules: bool) -> ApplicationCredential:
+def _new(
+    tx: Tx, call: Call[ApplicationCredentialBody], *, with_rules: bool
+) -> ApplicationCredential:
     wish, who = call.body.application_credential, call.who
     wanted = [role.named("roles") for role in wish.roles or ()]
     rules = [_rule(tx, call, rule) for rule in wish.access_rules or ()] if with_rules else []
@@ -122,7 +126,7 @@ def _new(tx: Tx, call: Call[Body], *, with_rules: bool) -> ApplicationCredential
     )
 
 
-def _rule(tx: Tx, call: Call[Body], wish: RuleWish) -> KeptRule:
+def _rule(tx: Tx, call: Call[ApplicationCredentialBody], wish: AccessRuleWish) -> KeptRule:
     if wish.id is not None:
         return verbs.access_rule(tx, call.who.user_id, wish.id)
     if wish.service is None or wish.method is None or wish.path is None:

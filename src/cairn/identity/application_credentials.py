@@ -29,7 +29,7 @@ from cairn.identity.records import Scope, ScopeKind
 KIND = "application_credential"
 RULES_BYTES_MAX = 2048  # packed: with them, a token stays below 4 KiB and fits into every header
 _TYPES = {other: kind for kind, (other, _) in ALIASES.items()}
-CREDENTIALS_MAX = 5000  # of one user, in one transaction
+CREDENTIALS_MAX = 1000  # of one user
 
 
 def credential(tx: Tx, id_: str) -> ApplicationCredential:
@@ -46,6 +46,11 @@ def of_user(tx: Tx, user_id: str) -> list[ApplicationCredential]:
 
 def create(tx: Tx, new: ApplicationCredential, secret_hash: str) -> ApplicationCredential:
     columns = application_credentials.c
+    if len(of_user(tx, new.user_id)) >= CREDENTIALS_MAX:
+        raise Denied(
+            "Unable to create additional application credentials, maximum of"
+            f" {CREDENTIALS_MAX} already exceeded for user."
+        )
     if APPLICATION_CREDENTIALS.find(tx, columns.user_id == new.user_id, columns.name == new.name):
         raise Conflict(
             "Conflict occurred attempting to store application_credential - Duplicate entry found"

@@ -37,7 +37,7 @@ ACCESS_TOKEN_LIFETIME = timedelta(hours=24)
 _NONCE_LIFETIME = timedelta(seconds=2 * CLOCK_SECONDS_MAX)  # after that, its time alone refuses it
 _VERIFIER_CHARACTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _VERIFIER_LENGTH = 8
-_MANY = 10_000
+_MANY = 1000  # that are read at once
 
 
 class Issued(Struct, frozen=True, kw_only=True):
@@ -219,14 +219,16 @@ def forget_project(tx: Tx, project_id: ProjectId) -> None:
 
 
 def _forget_requests(tx: Tx, which: ColumnElement[bool]) -> None:
-    for one in REQUEST_TOKENS.page(tx, [which], limit=_MANY):
-        oauth_store.forget_secret(tx, one.id)
-        REQUEST_TOKENS.remove(tx, one.id)
+    while found := REQUEST_TOKENS.page(tx, [which], limit=_MANY):
+        for one in found:
+            oauth_store.forget_secret(tx, one.id)
+            REQUEST_TOKENS.remove(tx, one.id)
 
 
 def _forget_accesses(tx: Tx, which: ColumnElement[bool]) -> None:
-    for one in ACCESS_TOKENS.page(tx, [which], limit=_MANY):
-        delete_access_token(tx, one.id)
+    while found := ACCESS_TOKENS.page(tx, [which], limit=_MANY):
+        for one in found:
+            delete_access_token(tx, one.id)
 
 
 def _new_secret(tx: Tx, sealer: Sealer, id_: str) -> str:

@@ -8,7 +8,7 @@ the chain has expired. Nothing of that is copied; `use` and `trust` ask.
 from datetime import datetime
 
 from msgspec import Struct
-from sqlalchemy import or_
+from sqlalchemy import ColumnElement, or_
 
 from cairn.core.caller import Delegation
 from cairn.core.errors import Conflict, Denied, Invalid, NotFound
@@ -22,7 +22,7 @@ from cairn.identity.trusts_store import TRUSTS, Trust, take_use, trusts
 KIND = "trust"
 REDELEGATIONS_MAX = 3  # Keystone's own default
 _CHAIN_MAX = 2 * REDELEGATIONS_MAX
-_MANY = 5000  # trusts that end with one user or project in one transaction
+_MANY = 1000  # that are read at once
 
 
 def trust(tx: Tx, id_: str) -> Trust:
@@ -209,21 +209,23 @@ def _require_new(tx: Tx, new: Trust) -> None:
 def delete(tx: Tx, id_: str) -> None:
     """With all that hand it on. Their tokens are void."""
     revocation.revoke(tx, revocation.of_delegation(KIND, id_))
-    for child in TRUSTS.page(tx, [trusts.c.redelegated_trust_id == id_], limit=_MANY):
-        delete(tx, child.id)
+    _delete_all(tx, trusts.c.redelegated_trust_id == id_)
     TRUSTS.remove(tx, id_)
+
+
+def _delete_all(tx: Tx, which: ColumnElement[bool]) -> None:
+    while found := TRUSTS.page(tx, [which], limit=_MANY):
+        for one in found:
+            delete(tx, one.id)
 
 
 def forget_user(tx: Tx, user_id: UserId) -> None:
     columns = trusts.c
-    mine = or_(columns.trustor_user_id == user_id, columns.trustee_user_id == user_id)
-    for one in TRUSTS.page(tx, [mine], limit=_MANY):
-        delete(tx, one.id)
+    _delete_all(tx, or_(columns.trustor_user_id == user_id, columns.trustee_user_id == user_id))
 
 
 def forget_project(tx: Tx, project_id: ProjectId) -> None:
-    for one in TRUSTS.page(tx, [trusts.c.project_id == project_id], limit=_MANY):
-        delete(tx, one.id)
+    _delete_all(tx, trusts.c.project_id == project_id)
 
 
 # Signing in
