@@ -20,6 +20,7 @@ from cairn.audit.records import Event, Ids, Outcome
 from cairn.audit.targets import Thing, short
 from cairn.audit.who import Who
 from cairn.core import log
+from cairn.core.caller import Caller
 from cairn.core.clock import Clock
 from cairn.core.errors import CloudError, Denied, Unauthenticated
 from cairn.core.tasks import Batcher, TaskGroup
@@ -29,6 +30,7 @@ from cairn.http.routes import Reply
 
 BATCH_MAX = 200  # entries that are written in one transaction
 PATH_MAX = 512
+INITIATORS_MAX = 2048
 LOSING_S = 300.0  # for which a loss is told as one that goes on
 _BY_CODE = {401: Outcome.DENIED, 403: Outcome.DENIED}
 _TOLD = ("Policy does not allow", "No access rule")  # refusals that hold nothing of the request
@@ -82,6 +84,7 @@ class Trail:
         self.written: Counter[str] = Counter()  # by outcome
         self.dropped: Counter[str] = Counter()  # by kind, or "failed"
         self.sign_ins: Counter[str] = Counter()  # by outcome
+        self._initiators: dict[str, Who] = {}  # by the token's audit id
         self._lost_s = -LOSING_S
 
     @property
@@ -132,7 +135,7 @@ class Trail:
                     deed, known, Outcome.PENDING, subject, at=tx.now, status=deed.route.status
                 )
             ]
-        initiator = who.of_caller(deed.call.caller)
+        initiator = self._initiator(deed.call.caller)
         status = _status(deed, result)
         things = _things(deed, known, result)
         caller = deed.call.caller
@@ -150,6 +153,18 @@ class Trail:
             )
             for thing in things
         ]
+
+    def _initiator(self, caller: Caller | None) -> Who:
+        """The same for all requests with one token."""
+        if caller is None:
+            return who.of_caller(None)
+        known = self._initiators.get(caller.audit_id)
+        if known is None or not caller.audit_id:
+            known = who.of_caller(caller)
+            if len(self._initiators) >= INITIATORS_MAX:
+                self._initiators.clear()
+            self._initiators[caller.audit_id] = known
+        return known
 
     def _queue(
         self,

@@ -4,6 +4,7 @@ Of a reply nothing is read but a thing's id, its name, its project and its domai
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from msgspec import Struct
@@ -14,7 +15,6 @@ from cairn.http.routes import Reply
 MADE_TOLD_MAX = 100  # things made by one request that get an entry each
 TEXT_MAX = 255
 ID_MAX = 64
-_PROJECTS = ("project_id", "tenant_id", "owner")
 _PATH_PROJECTS = ("project_id", "project", "tenant_id", "target_id")
 _PATH_DOMAINS = ("domain_id", "domain")
 
@@ -26,26 +26,29 @@ class Thing(Struct, frozen=True, kw_only=True):
     domain_id: str | None = None
 
 
+_NOTHING = Thing()
+
+
 def short(text: Any, most: int = TEXT_MAX) -> str | None:
     """A text that any database takes, cut; None of what is no text."""
     if not isinstance(text, str):
         return None
-    cut = text[:most]
-    if not cut.isprintable():
-        cut = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in cut)
-    return cut
+    cut: str = text if len(text) <= most else text[:most]
+    if cut.isprintable():
+        return cut
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in cut)
 
 
 def short_id(text: Any) -> str | None:
-    return short(
-        str(text) if isinstance(text, int) and not isinstance(text, bool) else text, ID_MAX
-    )
+    if type(text) is int:
+        text = str(text)
+    return short(text, ID_MAX) if text else None
 
 
 def of_result(result: Any) -> list[Thing]:
     """The things in what a handler returned, or its transaction: one, or several made at once."""
     body = result.body if isinstance(result, Reply) else result
-    if isinstance(body, Mapping) and len(body) == 1:
+    if isinstance(body, dict) and len(body) == 1:
         (body,) = body.values()
     if isinstance(body, list | tuple):
         return [thing for one in body[:MADE_TOLD_MAX] if (thing := _thing(one)) is not None]
@@ -54,35 +57,42 @@ def of_result(result: Any) -> list[Thing]:
 
 
 def _thing(body: Any) -> Thing | None:
-    if not isinstance(body, Mapping | Struct):
+    if isinstance(body, dict):
+        get = body.get
+    elif isinstance(body, Struct):
+        get = partial(_field, body)
+    else:
         return None
-    projects = (short_id(_field(body, name)) for name in _PROJECTS)
     return Thing(
-        id=short_id(_field(body, "id")),
-        name=short(_field(body, "name")),
-        project_id=next(filter(None, projects), None),
-        domain_id=short_id(_field(body, "domain_id")),
+        id=short_id(get("id")),
+        name=short(get("name")),
+        project_id=short_id(get("project_id") or get("tenant_id") or get("owner")),
+        domain_id=short_id(get("domain_id")),
     )
 
 
-def _field(body: Any, name: str) -> Any:
-    return body.get(name) if isinstance(body, Mapping) else getattr(body, name, None)
+def _field(body: Struct, name: str) -> Any:
+    return getattr(body, name, None)
 
 
 def of_path(known: Words, path: Mapping[str, str]) -> Thing:
     """The thing that the path names."""
-    project = next((path[n] for n in _PATH_PROJECTS if n in path and n in known.variables), None)
-    domain = next((path[n] for n in _PATH_DOMAINS if n in path), None)
+    if not known.variables:
+        return _NOTHING
     return Thing(
         id=short_id(path.get(known.target)) if known.target else None,
-        project_id=short_id(project),
-        domain_id=short_id(domain),
+        project_id=_first(known, path, _PATH_PROJECTS),
+        domain_id=_first(known, path, _PATH_DOMAINS),
     )
+
+
+def _first(known: Words, path: Mapping[str, str], names: tuple[str, ...]) -> str | None:
+    return next((short_id(path.get(n)) for n in names if n in known.variables), None)
 
 
 def details(known: Words, path: Mapping[str, str]) -> dict[str, str]:
     """All that the path names, where that is more than the thing itself."""
-    if known.variables == (known.target,):
+    if not known.variables or known.variables == (known.target,):
         return {}
     found = {name: short_id(path.get(name)) for name in known.variables}
     return {name: value for name, value in found.items() if value}
