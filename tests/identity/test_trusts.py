@@ -212,6 +212,43 @@ def test_one_without_a_project_opens_nothing(people: People) -> None:
     assert people.ask(project_id=None).status_code == 404, "no role without a project"
 
 
+def test_one_for_a_disabled_project_waits_until_it_is_enabled(people: People) -> None:
+    cloud, path = people.cloud, f"/projects/{people.project['id']}"
+    cloud.call("PATCH", path, {"project": {"enabled": False}})
+    unscoped = cloud.token("ann", PASSWORD)
+    made = people.make(unscoped)
+    assert people.sign_in(made["id"]).status_code == 401
+    cloud.call("PATCH", path, {"project": {"enabled": True}})
+    assert people.sign_in(made["id"]).status_code == 201
+
+
+def test_roles_of_a_domain_lend_what_they_imply(people: People) -> None:
+    cloud = people.cloud
+    role = cloud.make("role", name="operator", domain_id="default")
+    cloud.call("PUT", f"/roles/{role['id']}/implies/{cloud.role_id('reader')}")
+    where = f"/projects/{people.project['id']}/users/{people.ids['ann']}/roles/{role['id']}"
+    assert cloud.call("PUT", where).status_code == 204
+    assert people.ask().status_code == 409, "two roles have the name"
+    made = people.make(roles=[{"id": role["id"]}])
+    token = people.sign_in(made["id"]).json["token"]
+    assert [r["name"] for r in token["roles"]] == ["reader"]
+    cloud.call("DELETE", where)
+    assert people.sign_in(made["id"]).status_code == 403
+
+
+def test_a_role_through_a_group_or_a_domain_can_be_lent(people: People) -> None:
+    cloud = people.cloud
+    group = cloud.make("group", name="g")["id"]
+    cloud.call("PUT", f"/groups/{group}/users/{people.ids['cay']}")
+    inherited = f"/OS-INHERIT/domains/default/groups/{group}/roles/{people.operator['id']}"
+    assert cloud.call("PUT", f"{inherited}/inherited_to_projects").status_code == 204
+    made = people.make(people.cay, trustor_user_id=people.ids["cay"])
+    token = people.token_of(made["id"])
+    assert cloud.call("DELETE", f"{inherited}/inherited_to_projects").status_code == 204
+    assert not cloud.is_good(token)
+    assert people.sign_in(made["id"]).status_code == 403
+
+
 def test_the_same_twice_with_the_same_end_is_a_conflict(people: People) -> None:
     people.make(expires_at="2999-01-01T00:00:00Z")
     assert people.ask(expires_at="2999-01-01T00:00:00Z").status_code == 409

@@ -13,7 +13,7 @@ from cairn.core.caller import AccessRule, Caller, Delegation
 from cairn.core.errors import Conflict, Denied, Invalid, NotFound
 from cairn.core.ids import ProjectId, UserId
 from cairn.db.engine import Tx
-from cairn.identity import grants, revocation, store, store_grants
+from cairn.identity import grants, revocation, store_grants
 from cairn.identity.application_credentials_store import (
     ACCESS_RULES,
     APPLICATION_CREDENTIALS,
@@ -82,7 +82,7 @@ def roles_of(tx: Tx, who: Caller, wanted: Sequence[tuple[str | None, str | None]
     mine = {role.id for role in held if who.delegation is None or role.name in who.roles}
     if not wanted:
         return sorted(mine)
-    ids = [id_ if id_ is not None else role_named(tx, name or "") for id_, name in wanted]
+    ids = [id_ or grants.role_named(tx, name or "").id for id_, name in wanted]
     found = grants.closure(ids, grants.implied_by(store_grants.all_implications(tx)))
     if not found <= mine:
         raise Invalid(
@@ -90,15 +90,6 @@ def roles_of(tx: Tx, who: Caller, wanted: Sequence[tuple[str | None, str | None]
             " unassigned role"
         )
     return sorted(found)
-
-
-def role_named(tx: Tx, name: str) -> str:
-    """The id of a global role. Raises NotFound."""
-    columns = store.roles.c
-    role = store.ROLES.find(tx, columns.name == name, columns.domain_id == "")
-    if role is None:
-        raise NotFound(f"Could not find role: {name}.")
-    return role.id
 
 
 # Access rules

@@ -40,6 +40,16 @@ def role(tx: Tx, role_id: str) -> Role:
     return found
 
 
+def role_named(tx: Tx, name: str) -> Role:
+    """The one role of a name, in no domain or in any. Raises NotFound, Conflict."""
+    found = store.ROLES.page(tx, [store.roles.c.name == name], limit=2)
+    if not found:
+        raise NotFound(f"Could not find role: {name}.")
+    if len(found) > 1:
+        raise Conflict(f"Multiple roles are named {name}: use the id.")
+    return found[0]
+
+
 def create_role(tx: Tx, new: Role) -> Role:
     if new.domain_id and store.DOMAINS.get(tx, new.domain_id) is None:
         raise NotFound(f"Could not find domain: {new.domain_id}.")

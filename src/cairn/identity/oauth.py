@@ -17,7 +17,7 @@ from cairn.core.errors import Conflict, Invalid, NotFound, Unauthenticated
 from cairn.core.ids import ProjectId, UserId
 from cairn.db.engine import Tx
 from cairn.db.secrets import Sealer
-from cairn.identity import grants, oauth_store, revocation, store
+from cairn.identity import grants, oauth_store, revocation
 from cairn.identity.oauth_signature import CLOCK_SECONDS_MAX, Signed
 from cairn.identity.oauth_store import (
     ACCESS_TOKENS,
@@ -123,7 +123,7 @@ def authorize(
 ) -> str:
     """The user agrees; the verifier that the consumer must bring."""
     found = request_token(tx, id_)
-    role_ids = [id_ if id_ is not None else _role_named(tx, name or "") for id_, name in wanted]
+    role_ids = [id_ or grants.role_named(tx, name or "").id for id_, name in wanted]
     scope = Scope(kind=ScopeKind.PROJECT, id=found.project_id)
     if not {*role_ids} <= {role.id for role in grants.held(tx, user_id, scope)}:
         raise Unauthenticated("authorizing user does not have role required")
@@ -146,14 +146,6 @@ def authorize(
     )
     REQUEST_TOKENS.save(tx, agreed)
     return verifier
-
-
-def _role_named(tx: Tx, name: str) -> str:
-    columns = store.roles.c
-    role = store.ROLES.find(tx, columns.name == name, columns.domain_id == "")
-    if role is None:
-        raise NotFound(f"Could not find role: {name}.")
-    return role.id
 
 
 def require_exchangeable(tx: Tx, sealer: Sealer, signed: Signed) -> RequestToken:

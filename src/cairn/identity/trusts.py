@@ -120,20 +120,11 @@ def _roles(tx: Tx, wish: Wish, owner_id: UserId) -> tuple[str, ...]:
     has = held_ids(tx, owner_id, project_id)
     found = []
     for id_, name in wish.roles:
-        role_id = id_ if id_ is not None else _role_named(tx, name or "")
+        role_id = id_ if id_ is not None else grants.role_named(tx, name or "").id
         if role_id not in has:
             raise NotFound(f"Could not find role: {role_id}.")
         found.append(role_id)
     return tuple(dict.fromkeys(found))
-
-
-def _role_named(tx: Tx, name: str) -> str:
-    found = store.ROLES.page(tx, [store.roles.c.name == name], limit=2)
-    if not found:
-        raise NotFound(f"Could not find role: {name}.")
-    if len(found) > 1:
-        raise Conflict(f"Multiple roles are named {name}: use the id.")
-    return found[0].id
 
 
 def held_ids(tx: Tx, user_id: UserId, project_id: ProjectId | None) -> set[str]:
