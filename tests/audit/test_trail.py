@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -141,3 +142,27 @@ async def test_an_empty_trail_is_left_alone(sqlite: Database, clock: FakeClock) 
     assert (await AuditKeeper(sqlite, days=90).run_once()).again_s == 90 * DAY_S
     for_ever = await AuditKeeper(sqlite, days=0).run_once()
     assert for_ever.again_s is None
+
+
+def test_a_sign_in_that_writes_is_told_as_it_goes_and_when_it_is_over(cloud: Audited) -> None:
+    """As in a browser: what is answered is a page, so the session that was opened tells who it was."""
+    route = next(r for r in cloud.service.routes if r.path == "/v3/auth/tokens" and r.run)
+    token = cloud.admin_token
+    payload = cloud.issuer.payload(token)
+    one = deed(cloud)
+    call = one.call
+    call.caller, call.body, call.request_id = None, None, "req-browser"
+    sign_in = Deed(service=cloud.service, route=route, call=call)
+    session = SimpleNamespace(payload=payload)
+    cloud.database.write_now(lambda tx: cloud.trail.done(tx, sign_in, session))
+
+    async def answer() -> None:
+        cloud.trail.answered(sign_in, b"<html>a page with a token in it")
+        await cloud.trail.flush()
+
+    asyncio.run(answer())
+    begun, over = [e for e in cloud.stored() if e.request_id == "req-browser"]
+    assert (begun.outcome, over.outcome) == ("pending", "success")
+    for event in (begun, over):
+        assert event.user_id == cloud.admin.user_id and event.token_id == payload.audit_ids[0]
+        assert event.action == "authenticate" and event.scope == f"project:{payload.project_id}"

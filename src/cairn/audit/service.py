@@ -85,6 +85,7 @@ class Trail:
         self.dropped: Counter[str] = Counter()  # by kind, or "failed"
         self.sign_ins: Counter[str] = Counter()  # by outcome
         self._initiators: dict[str, Who] = {}  # by the token's audit id
+        self._signed: dict[str, Who] = {}  # by the request's id: whose reply may not tell
         self._lost_s = -LOSING_S
 
     @property
@@ -107,13 +108,23 @@ class Trail:
         if known.is_sign_in:
             self.sign_ins[Outcome.SUCCESS] += 1
             status = _status(deed, result)
-            self._queue(Kind.SIGN_IN, deed, known, Outcome.SUCCESS, status=status, result=result)
+            signed = self._signed.pop(deed.call.request_id, None)
+            self._queue(
+                Kind.SIGN_IN,
+                deed,
+                known,
+                Outcome.SUCCESS,
+                status=status,
+                result=result,
+                signed=signed,
+            )
 
     def refused(self, deed: Deed, status: int, error: Exception) -> None:
         known = words.words(deed.service, deed.route)
         outcome = _BY_CODE.get(status, Outcome.FAILURE)
         if known.is_sign_in:
             self.sign_ins[outcome] += 1
+            self._signed.pop(deed.call.request_id, None)
         kind = Kind.STRANGER if deed.call.caller is None else Kind.CALLER
         self._queue(kind, deed, known, outcome, status=status, reason=_reason(error))
 
@@ -130,6 +141,10 @@ class Trail:
             # What a sign-in writes on its way: failures that it counts, a user who is new here. Whether it
             # came to a token is told when it is over.
             subject = _subject(deed, known, None)
+            if (signed := who.of_session(result)) is not None:
+                signed = structs.replace(signed, said=subject.details)
+                subject = subject._replace(initiator=signed, thing=Thing(id=signed.token_id))
+                self._remember(deed.call.request_id, signed)
             return [
                 self._event(
                     deed, known, Outcome.PENDING, subject, at=tx.now, status=deed.route.status
@@ -166,6 +181,11 @@ class Trail:
             self._initiators[caller.audit_id] = known
         return known
 
+    def _remember(self, request_id: str, signed: Who) -> None:
+        if len(self._signed) >= INITIATORS_MAX:  # Of requests that ended without an answer.
+            self._signed.clear()
+        self._signed[request_id] = signed
+
     def _queue(
         self,
         kind: Kind,
@@ -175,6 +195,7 @@ class Trail:
         *,
         status: int,
         result: Any = None,
+        signed: Who | None = None,
         reason: str | None = None,
     ) -> None:
         limit = self._limits[kind]
@@ -183,6 +204,8 @@ class Trail:
             return
         try:
             subject = _subject(deed, known, result)
+            if signed is not None and subject.initiator.user_id is None:
+                subject = subject._replace(initiator=signed, thing=Thing(id=signed.token_id))
             at = self._clock.now()
             event = self._event(deed, known, outcome, subject, at=at, status=status, reason=reason)
         except Exception:  # A bug here must not cost the request that it tells of.

@@ -75,6 +75,13 @@ def of_sign_in(call: Call[Any], result: Any) -> Who:
     )
 
 
+def of_session(session: Any) -> Who | None:
+    """Who signed in, by the session that a transaction opened; None if it opened none."""
+    describe = getattr(getattr(session, "payload", None), "caller", None)
+    caller = describe() if callable(describe) else None
+    return of_caller(caller) if isinstance(caller, Caller) else None
+
+
 def _scope(project_id: str | None, domain_id: str | None, *, is_system: bool) -> str | None:
     if project_id is not None:
         return f"project:{project_id}"[: ID_MAX + 8]
