@@ -30,6 +30,7 @@ from cairn import (
     metrics,
     operator,
     quotas,
+    replies,
     serving,
     slices,
 )
@@ -202,7 +203,7 @@ class Cloud:
             )
         self.runner = Runner(self._reconcilers(), self.feed, options.clock)
         self._watch()
-        services = openapi.with_documents(self._services())
+        services = openapi.with_documents(replies.declared(self._services()))
         self.limiter = Limiter(options.rates)
         self.policies = Policies(services, options.policy_dir)
         self.shell = Shell(

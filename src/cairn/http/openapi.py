@@ -18,7 +18,7 @@ from cairn.http.routes import Reply, Route, Service
 
 PATH = "/openapi.json"
 _ERRORS = (400, 404, 406, 408, 413, 414, 429, 431, 503)  # any request may hear these
-_GUARDED = (401, 403)  # those with a rule
+_GUARDED = (401, 403)  # some without a rule judge by a secret of their own
 _CHANGING = (409, 412, 415)
 _REF = "#/components/schemas/{name}"
 _SECURITY = {
@@ -206,14 +206,14 @@ def _responses(service: Service, route: Route, schemas: Mapping[int, Any]) -> di
         elif not route.streams:
             good["content"] = {JSON: {}, "*/*": {}} if route.method == "GET" else {JSON: {}}
     statuses = [*_ERRORS]
-    statuses += _GUARDED if route.rule is not None else (401,)
+    statuses += _GUARDED
     statuses += _CHANGING if route.changes else ()
     bad = {
         str(status): {"$ref": f"#/components/responses/{service.name}-{status}"}
         for status in sorted(statuses)
     }
     other = {"$ref": f"#/components/responses/{service.name}-other"}
-    return {**bad, str(route.status): good, "default": other}
+    return {**bad, **{str(s): good for s in (route.status, *route.also)}, "default": other}
 
 
 def _refusals(service: Service) -> dict[str, Any]:

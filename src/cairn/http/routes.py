@@ -63,6 +63,7 @@ class Route(Struct, frozen=True, kw_only=True):
     reads: bool | None = None  # None: GET and HEAD read, the rest write
     target: Target | None = None
     reply: Any = None  # the type that its answer has, for the document of the API
+    also: tuple[int, ...] = ()  # other statuses of good answers, for the same
     query: tuple[str, ...] = ()  # what may stand in the query string, for the same
     stale_ok: bool = False  # a replica of the database may answer, if it is current enough
 

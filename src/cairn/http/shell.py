@@ -364,10 +364,12 @@ class _Responder:
     ) -> None:
         status, message, headers = self._verdict(error)
         with structlog.contextvars.bound_contextvars(request_id=request_id):
-            if status >= 500:
+            if isinstance(error, CloudError) and error.because:
+                # Foreseen: where it came from tells less than why, and an outage makes many of them.
+                tell = _log.warning if status >= 500 else _log.info
+                tell("refused", path=req.path, status=status, because=error.because)
+            elif status >= 500:
                 _log.error("request failed", method=req.method, path=req.path, exc_info=error)
-            elif isinstance(error, CloudError) and error.because:
-                _log.info("refused", path=req.path, status=status, because=error.because)
         body, content_type = self._service.shape_fault(status, message)
         resp.status = status
         if req.method != "HEAD":
