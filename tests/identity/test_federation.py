@@ -391,6 +391,28 @@ def test_projects_are_made_with_their_roles(cloud_on_both: Cloud) -> None:
     assert shared["id"] in {p["id"] for p in found}
 
 
+def test_projects_of_version_3_are_all_that_a_user_has(cloud_on_both: Cloud) -> None:
+    cloud = cloud_on_both
+    local = [{"user": {"name": "{0}"}}, {"projects_json": "{1}", "domain": {"id": "default"}}]
+    rules = [{"local": local, "remote": [{"type": "sub"}, {"type": "projects"}]}]
+    mapping = {"rules": rules, "schema_version": "3.0"}
+    set_up(cloud)
+    ask(cloud, "PATCH", MAPPING, {"mapping": mapping})
+
+    def sign_in(*roles_by_project: tuple[str, str]) -> dict[str, set[str]]:
+        projects = [{"name": p, "roles": [{"name": r}]} for p, r in roles_by_project]
+        ann = admit(cloud, sub="ann", projects=projects).user_id
+        query = f"/role_assignments?user.id={ann}&include_names=true"
+        found: dict[str, set[str]] = {}
+        for one in ask(cloud, "GET", query)["role_assignments"]:
+            found.setdefault(one["scope"]["project"]["name"], set()).add(one["role"]["name"])
+        return found
+
+    first = (("web", "member"), ("web", "reader"), ("db", "member"))
+    assert sign_in(*first) == {"web": {"member", "reader"}, "db": {"member"}}
+    assert sign_in(("web", "reader"), ("new", "member")) == {"web": {"reader"}, "new": {"member"}}
+
+
 def test_a_role_that_is_not_there_makes_nothing(cloud: Cloud) -> None:
     projects = [{"name": "p", "roles": [{"name": "lord"}]}]
     local = [{"user": {"name": "{0}"}}, {"projects": projects}]

@@ -1,5 +1,6 @@
 """Mapping rules: Keystone's own examples, what they refuse, and what a provider cannot smuggle in."""
 
+import json
 from typing import Any
 
 import pytest
@@ -186,6 +187,38 @@ def test_projects_with_roles_and_domains() -> None:
     assert two.user.domain == DomainRef(name="d")
 
 
+LISTED = {"name": "web", "roles": [{"name": "member"}]}
+
+
+@pytest.mark.parametrize(
+    ("claim", "names"),
+    [
+        ([LISTED, {**LISTED, "name": "db", "domain": {"id": "x"}}], ["web", "db"]),
+        (json.dumps([LISTED]), ["web"]),
+        (json.dumps(LISTED), ["web"]),
+        ([], []),
+    ],
+)
+def test_a_claim_may_list_projects(claim: Any, names: list[str]) -> None:
+    local = [{"user": {"name": "{0}"}}, {"projects_json": "{1}", "domain": {"id": "d"}}]
+    remote = [{"type": "sub"}, {"type": "projects"}]
+    if not names:
+        with pytest.raises(Unmapped):
+            mapped(local, remote, {"sub": "s", "projects": claim}, "3.0")
+        return
+    found = mapped(local, remote, {"sub": "s", "projects": claim}, "3.0")
+    assert [one.name for one in found.projects] == names
+    assert found.synchronises
+    assert found.projects[0].domain == DomainRef(id="d")
+
+
+@pytest.mark.parametrize("claim", ["web", "[", "5", [5], [{"name": "web"}], [LISTED] * 101])
+def test_a_claim_that_lists_no_projects_is_refused(claim: Any) -> None:
+    local = [{"user": {"name": "{0}"}}, {"projects_json": "{1}"}]
+    with pytest.raises(Unmapped):
+        mapped(local, [{"type": "sub"}, {"type": "p"}], {"sub": "s", "p": claim}, "3.0")
+
+
 USER = {"user": {"name": "n"}}
 SUB = {"type": "sub"}
 
@@ -212,6 +245,7 @@ SUB = {"type": "sub"}
         ([USER], [{"type": "sub", "any_one_of": "x"}], "any_one_of"),
         ([{"projects": [{"name": "p"}]}], [SUB], "roles"),
         ([{"projects": [{"name": "p", "roles": [], "domain": {"id": "d"}}]}], [SUB], "2.0"),
+        ([{"projects_json": "{0}"}], [SUB], "3.0"),
     ],
 )  # fmt: skip
 def test_rules_that_cannot_work_are_refused_with_their_place(

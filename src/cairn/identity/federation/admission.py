@@ -6,6 +6,7 @@ sign-in that then fails.
 """
 
 import hashlib
+from collections.abc import Collection
 from typing import Any
 from urllib.parse import quote
 
@@ -14,7 +15,7 @@ import msgspec
 from cairn.core.errors import CloudError, Unauthenticated
 from cairn.core.ids import DomainId, ProjectId, UserId
 from cairn.db.engine import Tx
-from cairn.identity import grants, places, signin, store
+from cairn.identity import grants, places, signin, store, store_grants
 from cairn.identity.federation import mapping as mappings
 from cairn.identity.federation import memberships
 from cairn.identity.federation import store as federation_store
@@ -54,8 +55,13 @@ def admit(tx: Tx, asked: Asked, claims: dict[str, Any]) -> Proof:
             user = _federated_user(tx, provider, protocol, mapped, claims)
             group_ids = _groups(tx, mapped)
             memberships.renew(tx, provider, user.id, group_ids)
-            for project in mapped.projects:
-                _provision(tx, provider, user, project)
+            given = {
+                grant
+                for project in mapped.projects
+                for grant in _provision(tx, provider, user, project)
+            }
+            if mapped.synchronises:
+                _take_others(tx, user, given)
     except Unmapped as error:
         raise _refused(protocol, str(error)) from error
     return Proof(
@@ -189,7 +195,7 @@ def _groups(tx: Tx, mapped: Mapped) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _provision(tx: Tx, provider: Provider, user: User, wanted: LocalProject) -> None:
+def _provision(tx: Tx, provider: Provider, user: User, wanted: LocalProject) -> list[Assignment]:
     """The project, made if it is not there, with the user's roles in it. They stay."""
     home = _domain(tx, wanted.domain).id if wanted.domain else provider.domain_id
     columns = store.projects.c
@@ -202,10 +208,21 @@ def _provision(tx: Tx, provider: Provider, user: User, wanted: LocalProject) -> 
             project = places.create_project(tx, new)
         actor = Actor(kind=ActorKind.USER, id=user.id)
         scope = Scope(kind=ScopeKind.PROJECT, id=project.id)
-        for role in roles:
-            grants.grant(tx, Assignment(actor=actor, scope=scope, role_id=role.id))
+        given = [Assignment(actor=actor, scope=scope, role_id=role.id) for role in roles]
+        for grant in given:
+            grants.grant(tx, grant)
     except CloudError as error:
         raise Unmapped(f"project '{wanted.name}': {error}") from error
+    return given
+
+
+def _take_others(tx: Tx, user: User, given: Collection[Assignment]) -> None:
+    """Take the user's roles in projects that the provider did not name."""
+    actor = Actor(kind=ActorKind.USER, id=user.id)
+    for grant in store_grants.assignments_where(tx, actor=actor, is_inherited=False):
+        if grant.scope.kind is ScopeKind.PROJECT and grant not in given:
+            store_grants.remove_assignment(tx, grant)
+            grants.revoke_holders(tx, grant)
 
 
 def _role(tx: Tx, name: str, domain_id: DomainId) -> Role:

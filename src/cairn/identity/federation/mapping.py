@@ -2,7 +2,8 @@
 
 A rule has `remote` requirements, all of which must hold, and `local` parts, which then apply. In these,
 `{0}` stands for the first value that the requirements let through. Source: Keystone administration guide,
-"Mapping Combinations"; its schema's versions 1.0 and 2.0 (the latter knows projects' domains).
+"Mapping Combinations"; its schema's versions 1.0, 2.0 (projects have domains) and 3.0 (a claim may list
+projects, and what it does not list ends).
 
 Two things are different on purpose. What a provider says is never parsed as text: a list of groups is a
 list when the claim is one, not when somebody's name looks like one. And several values where one is meant
@@ -20,8 +21,10 @@ from msgspec import Meta, Struct
 from cairn.core.errors import Invalid
 from cairn.identity.federation.claims import Unmapped, values_of
 
-VERSIONS = ("1.0", "2.0")
+VERSIONS = ("1.0", "2.0", "3.0")
+SYNCHRONISES = ("3.0",)  # whose projects are all that a user has
 RULES_MAX = 1000
+PROJECTS_MAX = 100
 
 R = TypeVar("R", bound=Struct)
 Text = Annotated[str, Meta(max_length=1024)]
@@ -65,6 +68,7 @@ class Local(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     groups: Text | None = None
     group_ids: Text | None = None
     projects: Annotated[tuple[LocalProject, ...], Meta(max_length=100)] | None = None
+    projects_json: Annotated[str, Meta(pattern=r"^\s*\{\d{1,4}\}\s*$")] | None = None
     domain: DomainRef | None = None
 
 
@@ -105,6 +109,7 @@ class Mapped(Struct, frozen=True, kw_only=True):
     group_ids: tuple[str, ...] = ()
     groups: tuple[tuple[str, DomainRef], ...] = ()  # name, domain
     projects: tuple[LocalProject, ...] = ()
+    synchronises: bool = False  # the user has these projects and no others
 
 
 def rules_of(document: object, version: str) -> tuple[Rule, ...]:
@@ -134,6 +139,8 @@ def _require_sound(rule: Rule, where: str, version: str) -> None:
             raise _wrong(f"{here}.groups", "'domain' must stand beside it")
         if version == "1.0" and any(p.domain is not None for p in local.projects or ()):
             raise _wrong(f"{here}.projects", "a project's domain needs 'schema_version' 2.0")
+        if version not in SYNCHRONISES and local.projects_json is not None:
+            raise _wrong(f"{here}.projects_json", "it needs 'schema_version' 3.0")
         for text in _texts(msgspec.to_builtins(local)):
             _require_template(text, values, here)
 
@@ -202,8 +209,9 @@ def evaluate(rules: Sequence[Rule], claims: Mapping[str, Any], *, version: str) 
                 domain = _filled(local.domain, values)
                 for name in _many(local.groups, values):
                     groups[name, domain] = None
-            if local.projects is not None:
-                projects = tuple(_filled(project, values) for project in local.projects)
+            if local.projects is not None or local.projects_json is not None:
+                projects = tuple(_filled(project, values) for project in local.projects or ())
+                projects += _listed_projects(local.projects_json, values)
                 if version != "1.0" and local.domain is not None:
                     projects = _at_home(projects, _filled(local.domain, values))
     if not applied:
@@ -211,7 +219,27 @@ def evaluate(rules: Sequence[Rule], claims: Mapping[str, Any], *, version: str) 
     user = user or LocalUser()
     if version != "1.0" and user.domain is None and applied[-1].domain is not None:
         user = msgspec.structs.replace(user, domain=applied[-1].domain)
-    return Mapped(user=user, group_ids=tuple(group_ids), groups=tuple(groups), projects=projects)
+    return Mapped(
+        user=user,
+        group_ids=tuple(group_ids),
+        groups=tuple(groups),
+        projects=projects,
+        synchronises=version in SYNCHRONISES,
+    )
+
+
+def _listed_projects(place: str | None, values: list[list[str]]) -> tuple[LocalProject, ...]:
+    """The projects in a claim: objects, or their JSON as text."""
+    found: list[LocalProject] = []
+    for text in _many(place, values):
+        try:
+            said = msgspec.json.decode(text, type=LocalProject | tuple[LocalProject, ...])
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise Unmapped(f"the claim of projects_json is no list of projects: {error}") from error
+        found += said if isinstance(said, tuple) else [said]
+    if len(found) > PROJECTS_MAX:
+        raise Unmapped(f"the claim of projects_json has more than {PROJECTS_MAX} projects")
+    return tuple(found)
 
 
 def _at_home(projects: tuple[LocalProject, ...], home: DomainRef) -> tuple[LocalProject, ...]:

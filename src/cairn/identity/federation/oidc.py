@@ -66,17 +66,17 @@ class Providers:
         self._known: OrderedDict[OidcClient, _Known] = OrderedDict()
 
     async def metadata(self, client: OidcClient) -> Metadata:
-        known = self._of(client)
+        known, began_s = self._of(client), time.monotonic()
         async with known.lock:
-            await self._learn(client, known)
+            await self._learn(client, known, began_s)
         assert known.metadata is not None
         return known.metadata
 
     async def keys(self, client: OidcClient, *, wanted: str | None) -> list[Key]:
         """The provider's keys; read anew if none of them is called `wanted`."""
-        known = self._of(client)
+        known, began_s = self._of(client), time.monotonic()
         async with known.lock:
-            await self._learn(client, known)
+            await self._learn(client, known, began_s)
             is_there = wanted is None or any(key.get("kid") == wanted for key in known.keys)
             if not is_there and time.monotonic() > known.keys_s + KEYS_AGAIN_S:
                 await self._learn_keys(client, known)
@@ -141,11 +141,12 @@ class Providers:
             self._known.popitem(last=False)
         return known
 
-    async def _learn(self, client: OidcClient, known: _Known) -> None:
+    async def _learn(self, client: OidcClient, known: _Known, began_s: float) -> None:
+        """`began_s`: since when somebody waits. What has failed meanwhile has failed for them, too."""
         now = time.monotonic()
         if known.metadata is not None and now < known.fetched_s + REMEMBER_S:
             return
-        if known.failure is not None and now < known.failed_s + FAILURE_S:
+        if known.failure is not None and known.failed_s > min(began_s, now - FAILURE_S):
             raise Unavailable(known.failure.message, because=known.failure.because)
         try:
             known.metadata = await self._discovered(client)
