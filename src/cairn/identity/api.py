@@ -97,7 +97,7 @@ def service(options: Options) -> Service:
             *CredentialRoutes(options.sealer).routes(),
             *Ec2Routes(options.issuer, options.sealer, tokens).routes(),
             *api_places.routes(),
-            *DomainConfigRoutes(options.sealer).routes(),
+            *DomainConfigRoutes(options.sealer, options.security).routes(),
             *api_roles.routes(),
             *ApplicationCredentialRoutes(options.passwords).routes(),
             *api_trusts.routes(),

@@ -11,6 +11,7 @@ from cairn.http.routes import Reply, Route
 from cairn.identity import domain_config, domain_config_store, places
 from cairn.identity.domain_config_options import READABLE_COMPLIANCE, default, refused
 from cairn.identity.records import DEFAULT_DOMAIN
+from cairn.identity.security import Security
 
 COMPLIANCE = "security_compliance"
 _BODY_BYTES_MAX = 256 * 1024
@@ -21,10 +22,11 @@ class ConfigBody(Struct, frozen=True):
 
 
 class DomainConfigRoutes:
-    def __init__(self, sealer: Sealer, compliance: dict[str, Any] | None = None) -> None:
-        """`compliance`: what the cloud asks of passwords, for everybody to read."""
+    def __init__(self, sealer: Sealer, security: Security) -> None:
         self._sealer = sealer
-        self._compliance = compliance or {}
+        # What the cloud asks of passwords is for everybody to read.
+        values = (security.password_pattern or None, security.password_pattern_says or None)
+        self._compliance = dict(zip(READABLE_COMPLIANCE, values, strict=True))
 
     def routes(self) -> tuple[Route, ...]:
         whole = "/v3/domains/{domain}/config"
@@ -85,14 +87,13 @@ class DomainConfigRoutes:
             )
         option = call.path.get("option")
         if option is None:
-            shown = {name: self._compliance.get(name) for name in READABLE_COMPLIANCE}
-            return {"config": {COMPLIANCE: shown}}
+            return {"config": {COMPLIANCE: self._compliance}}
         if option not in READABLE_COMPLIANCE:
             raise refused(
                 "Reading security compliance values other than password_regex and"
                 " password_regex_description is not allowed"
             )
-        return {"config": {option: self._compliance.get(option)}}
+        return {"config": {option: self._compliance[option]}}
 
 
 def show(tx: Tx, call: Call[None]) -> dict[str, Any]:
