@@ -285,6 +285,7 @@ def test_a_long_list_costs_the_same_few_statements(cloud: Cloud, tree: dict[str,
         return cloud.database.statements_total - before
 
     cloud.call("PUT", inherited(cloud, "domains/default", f"groups/{tree['g']}", "member"))
+    cloud.call("PUT", inherited(cloud, f"projects/{tree['top']}", f"users/{tree['ann']}", "reader"))
     queries = ("effective&include_names", f"effective&user.id={tree['ann']}", "include_names")
     few = [cost(query) for query in queries]
     for number in range(5):
@@ -293,7 +294,7 @@ def test_a_long_list_costs_the_same_few_statements(cloud: Cloud, tree: dict[str,
         project = cloud.make("project", name=f"p{number}")["id"]
         cloud.call("PUT", inherited(cloud, f"projects/{project}", f"users/{user}", "reader"))
     assert [cost(query) for query in queries] == few
-    assert max(few) <= 10
+    assert max(few) <= 11
 
 
 def test_a_list_that_is_too_long_says_so(

@@ -187,15 +187,27 @@ def _expanded(tx: Tx, wish: Wish, given: list[Row], project_ids: set[str] | None
     implied = grants.implied_by(store_grants.all_implications(tx))
     role_ids = grants.closure({row[4] for row in given}, implied)
     shown = {r.id for r in store.ROLES.many(tx, role_ids).values() if r.domain_id == ""}
-    is_any_inherited = any(row[5] for row in given)
     return expand(
         given,
         members=members,
-        tree=Tree(store_places.nodes_of(tx) if is_any_inherited else ()),
+        tree=_tree(tx, wish, given),
         chains=Chains(implied, shown, wish.role_id),
         user_id=wish.user_id,
         project_ids=project_ids,
     )
+
+
+def _tree(tx: Tx, wish: Wish, given: list[Row]) -> Tree:
+    """As much of it as the inherited ones are given above."""
+    places_given = {(row[0], row[1]) for row in given if row[5]}
+    if wish.project_id is not None and not wish.has_subtree:
+        line = store_places.line_of(tx, wish.project_id) if places_given else ()
+        return Tree(line)
+    domain_ids = {id_ for kind, id_ in places_given if kind == ScopeKind.DOMAIN}
+    tops = {id_ for kind, id_ in places_given if kind == ScopeKind.PROJECT}
+    known = store.names_of(tx, store.projects, tops)
+    domain_ids |= {known[top].domain_id for top in tops & known.keys()}
+    return Tree(store_places.nodes_of(tx, domain_ids) if domain_ids else ())
 
 
 # How they are shown
@@ -220,10 +232,13 @@ class _Names:
             if scope_kind != ScopeKind.SYSTEM:
                 ids[scope_kind].add(scope_id)
         known: dict[str, Mapping[str, Any]] = {
-            "user": store.USERS.many(tx, ids["user"]),
-            "group": store.GROUPS.many(tx, ids["group"]),
-            "project": store.PROJECTS.many(tx, ids["project"]),
-            "role": store.ROLES.many(tx, ids["role"]),
+            kind: store.names_of(tx, table, ids[kind])
+            for kind, table in (
+                ("user", store.users),
+                ("group", store.groups),
+                ("project", store.projects),
+                ("role", store.roles),
+            )
         }
         owners = {thing.domain_id for things in known.values() for thing in things.values()}
         known["domain"] = store.DOMAINS.many(tx, (ids["domain"] | owners) - {""})

@@ -189,6 +189,23 @@ def _values(record: Struct) -> dict[str, Any]:
     return {name: getattr(record, name) for name in record.__struct_fields__}
 
 
+class Name(Struct, frozen=True):
+    """What a user, group, project or role is called, and in which domain."""
+
+    name: str
+    domain_id: str
+
+
+def names_of(tx: Tx, table: Table, ids: Collection[str]) -> dict[str, Name]:
+    """Those that are there, by id: less than the whole records, for many at a time."""
+    wanted, found = sorted(set(ids)), {}
+    for at in range(0, len(wanted), IDS_MAX):
+        query = select(table.c.id, table.c.name, table.c.domain_id)
+        rows: Any = tx.execute(query.where(table.c.id.in_(wanted[at : at + IDS_MAX]))).all()
+        found.update({row[0]: Name(row[1], row[2]) for row in rows})
+    return found
+
+
 DOMAINS = Shelf(domains, Domain)
 PROJECTS = Shelf(projects, Project)
 USERS = Shelf(users, User)
@@ -312,10 +329,12 @@ def revocations_after(tx: Tx, number: int) -> list[Event]:
 
 def revocations_since(tx: Tx, moment: datetime | None) -> list[Revocation]:
     """All that are held, or those made at that moment or later, in their order."""
-    query = select(*(revocations.c[name] for name in Revocation.__struct_fields__))
+    columns = (revocations.c[name] for name in Revocation.__struct_fields__)
+    query = select(*columns)
     if moment is not None:
         query = query.where(revocations.c.revoked_at >= moment)
-    return [Revocation(*row) for row in tx.execute(query.order_by(revocations.c.number))]
+    rows: Any = tx.execute(query.order_by(revocations.c.number)).all()
+    return [Revocation(row[0], row[1], row[2]) for row in rows]
 
 
 def has_revocations_before(tx: Tx, moment: datetime) -> bool:

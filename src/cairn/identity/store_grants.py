@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import (
     Column,
     ColumnElement,
+    CompoundSelect,
     FromClause,
     Index,
     Select,
@@ -175,7 +176,7 @@ def rows_where(
     key = (table.c.scope_kind, table.c.scope_id, table.c.actor_kind, table.c.actor_id)
     query = select(*key, table.c.role_id).where(*conditions).order_by(*key, table.c.role_id)
     is_inherited = table is inherited
-    return [(*row, is_inherited) for row in tx.execute(query.limit(limit))]
+    return [(*row, is_inherited) for row in tx.execute(query.limit(limit)).all()]
 
 
 def assignment_of(row: Sequence[Any]) -> Assignment:
@@ -298,9 +299,26 @@ def domains_of_user(user_id: UserId, group_ids: Collection[str] = ()) -> Conditi
 
 def _places(
     table: Table, kind: ScopeKind, user_id: UserId, group_ids: Collection[str]
-) -> Select[Any]:
-    return select(table.c.scope_id).where(
-        table.c.scope_kind == kind, reaches(table, user_id, group_ids)
+) -> CompoundSelect[Any]:
+    """Apart for the user and for groups, so that either is found by its index."""
+    its_groups = select(members.c.group_id).where(members.c.user_id == user_id)
+    actors: list[tuple[ActorKind, Any]] = [
+        (ActorKind.USER, [user_id]),
+        (ActorKind.GROUP, its_groups),
+    ]
+    if group_ids:
+        actors.append((ActorKind.GROUP, sorted(group_ids)))
+    return union_all(
+        *(
+            select(table.c.scope_id).where(
+                table.c.actor_kind == actor_kind,
+                table.c.actor_id.in_(ids),
+                # An expression, not the column: SQLite would take the index that begins with it, and
+                # read every grant on a project instead of the user's few.
+                table.c.scope_kind.concat("") == kind,
+            )
+            for actor_kind, ids in actors
+        )
     )
 
 

@@ -65,12 +65,11 @@ def below(tx: Tx, root_id: str) -> list[Project]:
     return [Project(**row._mapping) for row in tx.execute(query.order_by(projects.c.id))]
 
 
-def nodes_of(tx: Tx, domain_ids: Collection[str] | None = None) -> list[Node]:
-    """Every project of these domains, or of all, as a node."""
+def nodes_of(tx: Tx, domain_ids: Collection[str]) -> list[Node]:
+    """Every project of these domains as a node."""
     query = select(projects.c.id, projects.c.parent_id, projects.c.domain_id)
-    if domain_ids is not None:
-        query = query.where(projects.c.domain_id.in_(domain_ids))
-    return [Node(row.id, row.parent_id, row.domain_id) for row in tx.execute(query)]
+    rows: Any = tx.execute(query.where(projects.c.domain_id.in_(domain_ids))).all()
+    return [Node(row[0], row[1], row[2]) for row in rows]
 
 
 def is_enabled_below(tx: Tx, root_id: str) -> bool:
