@@ -54,7 +54,7 @@ class Audited(Cloud):
         asyncio.run(self.trail.flush())
         return self.database.read_now(
             lambda tx: store.page(tx, Filter(), limit=1000, oldest_first=True)
-        )
+        ).events
 
 
 @pytest.fixture

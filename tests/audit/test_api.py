@@ -140,6 +140,36 @@ def test_pages_follow_each_other_without_gap_or_repetition(cloud: Audited) -> No
     assert found == whole
 
 
+def test_what_no_index_finds_is_looked_for_a_piece_at_a_time(
+    cloud_on_both: Audited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud = cloud_on_both
+    monkeypatch.setattr("cairn.audit.store.EXAMINED_MAX", 5)
+    for number in range(9):
+        cloud.make("project", name=f"p{number}")
+    cloud.make("group", name="g")
+    for number in range(9):
+        cloud.make("role", name=f"r{number}")
+    assert cloud.admin.user_id
+    for start in ("target_type=identity/project", f"user={cloud.admin.user_id}&action=create"):
+        for order in ("asc", "desc"):
+            query, names, pages = f"{start}&sort={order}&limit=3", [], 0
+            marker: str | None = ""
+            while marker is not None:
+                more = f"&marker={marker}" if marker else ""
+                told = cloud.ask(query + more).json
+                assert len(told["events"]) <= 3
+                names += [e["target_name"] for e in told["events"]]
+                marker, pages = told["next"], pages + 1
+            expected = [f"p{n}" for n in range(9)]
+            if "create" in start:
+                expected += ["g", *(f"r{n}" for n in range(9))]
+            assert names == (expected if order == "asc" else expected[::-1])
+            assert 4 <= pages <= 12
+    lines = cloud.lines("until=2100-01-01T00:00:00Z&target_type=identity/group")
+    assert [line["target_name"] for line in lines] == ["g"]
+
+
 def test_filters_by_time(cloud: Audited, clock: FakeClock) -> None:
     cloud.make("project", name="before")
     clock.advance(60)

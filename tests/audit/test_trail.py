@@ -39,7 +39,7 @@ def event(clock: FakeClock, ids: Ids, **other: Any) -> Event:
 
 def count(database: Database) -> int:
     found = database.read_now(lambda tx: store.page(tx, Filter(), limit=100_000))
-    return len(found)
+    return len(found.events)
 
 
 def test_ids_are_in_the_order_of_time(clock: FakeClock) -> None:

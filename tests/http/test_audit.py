@@ -58,7 +58,7 @@ class Audited(World):
         wanted = Filter(request=answer.headers["x-openstack-request-id"])
         return self.database.read_now(
             lambda tx: store.page(tx, wanted, limit=1000, oldest_first=True)
-        )
+        ).events
 
     def changing(self) -> list[tuple[Service, Route, str]]:
         """What makes first, what deletes last; the inner things before those that have them."""

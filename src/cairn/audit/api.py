@@ -59,8 +59,7 @@ def routes(*, observer: str) -> tuple[Route, ...]:
             after=call.query.get("marker"),
             oldest_first=_is_oldest_first(call),
         )
-        more = found[-1].id if len(found) == limit else None
-        return {"events": [show(event) for event in found], "next": more}
+        return {"events": [show(event) for event in found.events], "next": found.next}
 
     async def export(database: Database, call: Call[None]) -> Reply:
         _require_known(call, {*_FILTERS, "since", "until", "format"})
@@ -86,11 +85,11 @@ async def _lines(database: Database, wanted: Filter, show: Show) -> AsyncIterato
                 tx, wanted, limit=EXPORT_PAGE, after=marker, oldest_first=True
             )
         )
-        if found:
-            yield b"".join(_encode(show(event)) + b"\n" for event in found)
-        if len(found) < EXPORT_PAGE:
+        if found.events:
+            yield b"".join(_encode(show(event)) + b"\n" for event in found.events)
+        if found.next is None:
             return
-        after = found[-1].id
+        after = found.next
 
 
 def _filter(call: Call[Any]) -> Filter:
