@@ -14,7 +14,7 @@ import click
 
 from cairn import settings as settings_file
 from cairn.cli import launch
-from cairn.cli.cloud import as_operator
+from cairn.cli.cloud import Cloud, as_operator
 from cairn.cli.main import state_option
 from cairn.core.errors import CloudError
 from cairn.host import supervise
@@ -80,7 +80,8 @@ def _show_link(settings: Settings) -> list[str]:
 
 def _show_cloud(settings: Settings) -> list[str]:
     try:
-        told = as_operator(settings, timeout_s=API_TIMEOUT_S).get("cairn", "/status")
+        operator = as_operator(settings, timeout_s=API_TIMEOUT_S)
+        told = operator.get("cairn", "/status")
     except CloudError as error:
         click.echo(f"API         {settings.api_url}: no answer")
         return [f"API: {error}"]
@@ -96,7 +97,21 @@ def _show_cloud(settings: Settings) -> list[str]:
     for rounds in told["reconcilers"]:
         for trouble in _trouble_of(rounds):
             troubles.append(f"reconciler {rounds['name']}: {trouble}")
-    return troubles
+    return [*troubles, *_unhealthy(operator)]
+
+
+def _unhealthy(operator: Cloud) -> list[str]:
+    """What the control process itself finds wrong; hosts and reconcilers are told above."""
+    try:
+        checks = operator.get("cairn", "/health")["checks"]
+    except CloudError as error:
+        return [f"control process: {error}"]
+    shown = ("nodes", "losses", "reconciler ")
+    return [
+        f"{name} is {check.pop('state')}: {', '.join(f'{k} {v}' for k, v in check.items() if v)}"
+        for name, check in checks.items()
+        if check["state"] != "ok" and not name.startswith(shown)
+    ]
 
 
 def _show_node(node: dict[str, Any]) -> list[str]:
