@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 
 from cairn.core.clock import FakeClock
+from cairn.core.ids import ProjectId
 from cairn.db.engine import Database
 from cairn.http.routes import Service
+from cairn.identity import service as identity
 from cairn.image import api as image_api
 from cairn.image.content import ContentStore
 from cairn.image.control import UploadKeeper
-from tests.callers import CALLERS, P2, Api
+from tests.callers import CALLERS, P1, P2, Api
 
 PATCH = "application/openstack-images-v2.1-json-patch"
 BYTES = "application/octet-stream"
@@ -92,6 +94,44 @@ def test_import_methods_and_usage(api: Api) -> None:
     usage = api.get("/image/v2/info/usage").json["usage"]
     assert usage["image_count_total"] == {"limit": 1000, "usage": 1}
     assert usage["image_size_total"] == {"limit": -1, "usage": 1}
+
+
+def limit(api: Api, **limits: int) -> None:
+    for name, maximum in limits.items():
+        api.shell.database.write_now(
+            lambda tx, n=name, m=maximum: identity.set_limit(tx, ProjectId(P1), n, m)  # type: ignore[misc]
+        )
+
+
+def usage_of(api: Api, name: str) -> int:
+    return int(api.get("/image/v2/info/usage").json["usage"][name]["usage"])
+
+
+def test_content_and_staged_content_have_limits_of_their_own(api: Api) -> None:
+    limit(api, image_size_total=1, image_stage_total=2)
+    stage = f"/image/v2/images/{create(api)['id']}/stage"
+    assert api.put(stage, os.urandom(2 << 20), content_type=BYTES).status_code == 204
+    assert (usage_of(api, "image_stage_total"), usage_of(api, "image_size_total")) == (2, 0)
+    stage = f"/image/v2/images/{create(api)['id']}/stage"
+    assert api.put(stage, b"x" * 512, content_type=BYTES).status_code == 413
+    assert upload(api, create(api), os.urandom(1 << 20)).status_code == 204
+    refused = upload(api, create(api), b"x" * 512)
+    assert refused.status_code == 413
+    assert usage_of(api, "image_size_total") == 1
+
+
+def test_uploads_at_the_same_time_have_a_limit(api: Api) -> None:
+    limit(api, image_count_uploading=1)
+    staged = create(api)
+    path = f"/image/v2/images/{staged['id']}"
+    assert api.put(f"{path}/stage", b"x" * 512, content_type=BYTES).status_code == 204
+    assert usage_of(api, "image_count_uploading") == 1
+    waiting = create(api)
+    assert upload(api, waiting, b"x" * 512).status_code == 413
+    assert show(api, waiting)["status"] == "queued"
+    assert api.post(f"{path}/import", {"method": {"name": "glance-direct"}}).status_code == 202
+    assert usage_of(api, "image_count_uploading") == 0
+    assert upload(api, waiting, b"x" * 512).status_code == 204
 
 
 # --- records -----------------------------------------------------------------------------------------
