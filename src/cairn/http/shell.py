@@ -168,19 +168,20 @@ class _Responder:
         request_id = f"req-{uuid.uuid4()}"
         service = self._service
         route = self._routes[0]
+        version: Version | None = None
         try:
             headers = _lower(req.headers)
             version = service.versions.asked(headers) if service.versions else None
             route = self._route_for(version)
             reply = await self._answer(req, headers, route, version, path, request_id)
             _write_reply(resp, route, reply)
-            if service.versions and version:
-                for name, value in service.versions.reply_headers(version).items():
-                    resp.set_header(name, value)
         except asyncio.CancelledError:
             raise
         except Exception as error:
             self._refuse(req, resp, error, request_id)
+        if service.versions:
+            for name, value in service.versions.reply_headers(version).items():
+                resp.set_header(name, value)
         for name, value in _request_ids(service, request_id).items():
             resp.set_header(name, value)
         if self._shell.observe:

@@ -58,13 +58,14 @@ class Versions(Struct, frozen=True, kw_only=True):
             )
         return version
 
-    def reply_headers(self, version: Version) -> dict[str, str]:
-        names = ["OpenStack-API-Version"]
-        headers = {"OpenStack-API-Version": f"{self.service} {version}"}
-        if self.legacy_header:
-            names.append(self.legacy_header)
-            headers[self.legacy_header] = str(version)
-        headers["Vary"] = ", ".join(names)
+    def reply_headers(self, version: Version | None) -> dict[str, str]:
+        """Of an answer in this version; None: of a refusal of what was asked for."""
+        names = ["OpenStack-API-Version", *((self.legacy_header,) if self.legacy_header else ())]
+        headers = {"Vary": ", ".join(names)}
+        if version is not None:
+            headers["OpenStack-API-Version"] = f"{self.service} {version}"
+            if self.legacy_header:
+                headers[self.legacy_header] = str(version)
         return headers
 
     def _text(self, headers: Mapping[str, str]) -> str | None:
