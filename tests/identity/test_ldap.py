@@ -13,15 +13,20 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from keystoneauth1.exceptions import NotFound
+from keystoneclient.v3 import client as keystone_client
 from structlog.testing import capture_logs
 
 from cairn.core.clock import FakeClock
+from cairn.core.ids import DomainId
 from cairn.identity.directory import pool
 from cairn.identity.directory.keeper import DirectoryKeeper
 from cairn.identity.directory.tree import same_dn
+from cairn.identity.methods.method import DomainName, Named
 from cairn.life.reconcile import Round
 from tests.identity.conftest import ADMIN_PASSWORD, Cloud, scope_of
 from tests.identity.slapd import CORP, PLAIN, ROOT, ROOT_PASSWORD, Slapd
+from tests.identity.test_clients import auth_url, connect  # noqa: F401 - a fixture
 
 USERS, GROUPS = f"ou=Users,{PLAIN}", f"ou=Groups,{PLAIN}"
 
@@ -709,3 +714,53 @@ async def test_who_asks_while_it_is_down_is_told_at_once(slapd: Slapd) -> None:
         await down.ask(lambda client: asked.append(client))
     assert not asked
     down.close()
+
+
+# --- side by side, and with real clients ---------------------------------------------------------------
+
+
+def test_first_sign_ins_at_once_make_one_user(cloud_on_both: Cloud, slapd: Slapd) -> None:
+    domain = Domain(cloud_on_both, "corp", **openldap(slapd))
+    directories, database = cloud_on_both.directories, cloud_on_both.database
+    named = Named(name="ann", domain=DomainName(id=DomainId(domain.id)))
+
+    async def at_once() -> set[str]:
+        looks = [directories.look_at_users(database, domain.id, None) for _ in range(4)]
+        signs = [directories.prove(database, named, "ann's password") for _ in range(8)]
+        _, proofs = await asyncio.gather(asyncio.gather(*looks), asyncio.gather(*signs))
+        return {proof.user_id for proof in proofs if proof is not None}
+
+    assert len(asyncio.run(at_once())) == 1
+    assert len(domain.users()) == 2
+    directories.close()
+
+
+def test_unmodified_clients_configure_a_domain_and_sign_in(
+    auth_url: str,  # noqa: F811
+    slapd: Slapd,
+) -> None:
+    admin = connect(auth_url)
+    domain = admin.identity.create_domain(name="corp")
+    client = keystone_client.Client(session=admin.session, endpoint_override=f"{auth_url}/v3")
+    config = {"identity": {"driver": "ldap"}, "ldap": openldap(slapd)}
+    client.domain_configs.create(domain.id, config)
+    shown = client.domain_configs.get(domain.id)
+    assert shown.identity == {"driver": "ldap"}
+    assert "password" not in shown.ldap
+    client.domain_configs.update(domain.id, {"ldap": {"page_size": 5}})
+    project = admin.identity.create_project(name="p", domain_id=domain.id)
+    group = admin.identity.find_group("ops", domain_id=domain.id)
+    member = admin.identity.find_role("member")
+    admin.identity.assign_project_role_to_group(project, group, member)
+    mine = connect(
+        auth_url, username="bob", password="bob's password", user_domain_id=domain.id,
+        project_name="p", project_domain_id=domain.id,
+    )  # fmt: skip
+    assert mine.current_project_id == project.id
+    assert [p.name for p in mine.identity.user_projects(mine.current_user_id)] == ["p"]
+    names = {user.name for user in admin.identity.users(domain_id=domain.id)}
+    assert names == {"ann", "bob"}
+    assert {u.name for u in admin.identity.group_users(group)} == {"ann", "bob"}
+    client.domain_configs.delete(domain.id)
+    with pytest.raises(NotFound):
+        client.domain_configs.get(domain.id)
