@@ -202,9 +202,9 @@ class Cloud:
                 database, options.me, adopt=self.streams.adopt, lose_all=self.streams.close_all
             )
         self.runner = Runner(self._reconcilers(), self.feed, options.clock)
+        self.limiter = Limiter(options.rates)
         self._watch()
         services = openapi.with_documents(replies.declared(self._services()))
-        self.limiter = Limiter(options.rates)
         self.policies = Policies(services, options.policy_dir)
         self.shell = Shell(
             services=services,
@@ -288,6 +288,7 @@ class Cloud:
             metrics.of_streams(self.streams),
             metrics.of_nodes(lambda: self.health.nodes),
             metrics.of_trail(trail),
+            metrics.of_limits(self.limiter),
         ):
             self.metrics.add(source)
 
@@ -470,6 +471,7 @@ async def _serve(settings: Settings, database: Database, pages: Path) -> None:
     options = _cloud_options(settings)
     cloud = Cloud(database, options)
     crowd = Crowd(Limits(), refusal=cloud.shell.refusal, is_proxy=options.origins.is_proxy)
+    cloud.metrics.add(metrics.of_connections(crowd))
     await cloud.start()
     await _enrol_this_host(settings, database)
     console.mount(

@@ -25,6 +25,8 @@ from cairn.core.meter import Meter
 from cairn.db.engine import Database
 from cairn.fleet.records import NodeState
 from cairn.fleet.stream import NodeStreams
+from cairn.http.connections import Crowd
+from cairn.http.rates import Limiter
 from cairn.http.routes import Route, Service
 from cairn.life.reconcile import RoundRecord
 
@@ -226,6 +228,33 @@ def of_streams(streams: NodeStreams) -> Source:
         for reason, count in sorted(streams.refusals.items()):
             refused.add_metric([reason], count)
         yield refused
+
+    return collect
+
+
+def of_limits(limiter: Limiter) -> Source:
+    def collect() -> Iterator[Metric]:
+        family = CounterMetricFamily(
+            "cairn_http_rate_limited", "Requests refused with 429", labels=["kind"]
+        )
+        for kind, count in sorted(limiter.refused.items()):
+            family.add_metric([kind], count)
+        yield family
+
+    return collect
+
+
+def of_connections(crowd: Crowd) -> Source:
+    def collect() -> Iterator[Metric]:
+        yield GaugeMetricFamily("cairn_http_connections", "Clients' connections", len(crowd))
+        family = CounterMetricFamily(
+            "cairn_http_connections_refused",
+            "Connections and requests ended before a service saw them",
+            labels=["reason"],
+        )
+        for reason, count in sorted(crowd.refused.items()):
+            family.add_metric([reason], count)
+        yield family
 
     return collect
 

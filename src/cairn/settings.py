@@ -62,8 +62,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     # Requests a second of one address, and of one project, in the long run; ten seconds' worth may come at
     # once. They keep one client from using up a control process; ordinary work stays far below. 0: no limit.
-    requests_per_s_per_address: Annotated[int, Meta(ge=0, le=1_000_000)] = 500
-    requests_per_s_per_project: Annotated[int, Meta(ge=0, le=1_000_000)] = 400
+    requests_per_s_per_address: Annotated[int, Meta(ge=0, le=1_000_000)] = 1000
+    requests_per_s_per_project: Annotated[int, Meta(ge=0, le=1_000_000)] = 800
 
     # Sign-ins of one address that may fail in a minute, in the long run. Behind one address may be many
     # people, and robots with an old password. 0: no limit.
