@@ -313,6 +313,22 @@ def test_a_user_is_made_once_and_follows_its_name(cloud_on_both: Cloud) -> None:
     assert ask(cloud, "GET", "/users?idp_id=other")["users"] == []
 
 
+def test_first_sign_ins_at_once_make_one_user(cloud_on_both: Cloud) -> None:
+    cloud = cloud_on_both
+    set_up(cloud)
+    sealer = Sealer(SEALING_KEY)
+    asked = cloud.database.read_now(lambda tx: service.asked(tx, sealer, "acme", "openid"))
+    claims = {"sub": "s1", "name": "ann"}
+
+    async def all_at_once() -> list[Proof]:
+        write = cloud.database.write
+        return await asyncio.gather(
+            *(write(lambda tx: admission.admit(tx, asked, claims)) for _ in range(8))
+        )
+
+    assert len({proof.user_id for proof in asyncio.run(all_at_once())}) == 1
+
+
 def test_a_name_never_makes_two_people_one(cloud: Cloud) -> None:
     """Neither two users of the provider, nor one of the provider and one of ours."""
     set_up(cloud, domain_id="default")
