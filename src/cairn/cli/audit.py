@@ -32,9 +32,9 @@ class Moment(click.ParamType):  # type: ignore[type-arg]
         self, value: str, param: click.Parameter | None, ctx: click.Context | None
     ) -> datetime.datetime:
         now = datetime.datetime.now(datetime.UTC)
-        if (ago := re.fullmatch(r"(\d{1,9})([a-z]+)", value)) and ago[2] in UNITS:
-            return now - datetime.timedelta(seconds=int(ago[1]) * UNITS[ago[2]])
         try:
+            if (ago := re.fullmatch(r"(\d{1,9})([a-z]+)", value)) and ago[2] in UNITS:
+                return now - datetime.timedelta(seconds=int(ago[1]) * UNITS[ago[2]])
             return datetime.datetime.fromisoformat(value).astimezone(datetime.UTC)
         except (ValueError, OverflowError):
             self.fail(f"'{value}' is no time: write 90min, 7d or 2026-01-31T12:00", param, ctx)
