@@ -46,7 +46,7 @@ SMALL_THINGS = {"metadata", "tags", "extra_specs", "os-extra_specs", "options"}
 """Collections without ids of their own: they are told as changes of what has them."""
 
 _VERSIONS = {"v2", "v2.0", "v2.1", "v3", "v1", "cairn"}
-_METHODS = {"POST": "create", "PUT": "update", "PATCH": "update", "DELETE": "delete"}
+_METHODS = {"GET": "read", "POST": "create", "PUT": "update", "PATCH": "update", "DELETE": "delete"}
 _ACTORS = {"users": "user_id", "groups": "group_id"}
 _ACTION_CHARACTERS = 64
 
