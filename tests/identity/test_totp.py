@@ -247,6 +247,23 @@ def test_passcodes_cannot_be_tried_for_long(ann: Ann, clock: FakeClock) -> None:
     assert ann.ask(password="right", totp=ann.code).status_code == 201
 
 
+def test_every_wrong_passcode_costs_the_same(cloud: Cloud) -> None:
+    Ann(cloud)
+    cloud.make("user", name="without", password="p")
+    cloud.make("user", name="off", password="p", enabled=False)
+
+    def cost(name: str) -> Any:
+        who = {"name": name, "domain": {"id": "default"}, "passcode": "000000"}
+        body = {"auth": {"identity": {"methods": ["totp"], "totp": {"user": who}}}}
+        before = cloud.database.statements_total
+        answer = cloud.call("POST", "/auth/tokens", body, token=None)
+        return answer.status_code, answer.text, cloud.database.statements_total - before
+
+    for _ in range(7):  # The sixth is at somebody who is locked out.
+        costs = [cost(name) for name in ("ann", "without", "off", "nobody")]
+        assert len(set(costs)) == 1 and costs[0][0] == 401, costs
+
+
 @pytest.mark.parametrize(
     ("part", "status"),
     [

@@ -99,13 +99,14 @@ def was_active_since(tx: Tx, user_id: UserId, moment: datetime) -> bool:
 
 
 def inactive(tx: Tx, before: datetime, *, after: str, limit: int) -> list[UserId]:
-    """Enabled users who have not signed in since `before`; whose last sign-in nobody knows count from
-    the time their password was set."""
+    """Enabled users with a password here who have not signed in since `before`; directories and providers
+    judge theirs. Whose last sign-in nobody knows count from the time their password was set."""
     columns = users.c
     query = (
         select(columns.id)
         .where(
             columns.enabled,
+            columns.password_hash.is_not(None),
             columns.id > after,
             or_(
                 columns.active_at < before,
