@@ -226,6 +226,9 @@ def test_domains_have_tags(cloud: Cloud) -> None:
     assert (
         cloud.call("PUT", f"/projects/{made['id']}/tags", {"tags": ["a", "a"]}).status_code == 400
     )
+    path = f"/domains/{made['id']}/users/{cloud.admin.user_id}/roles/{cloud.role_id('reader')}"
+    assert cloud.call("PUT", path).status_code == 204
+    assert cloud.call("GET", "/auth/domains").json["domains"] == [changed.json["domain"]]
 
 
 # Filters

@@ -13,8 +13,8 @@ from cairn.identity import grants, receipts, revocation, signin, store, store_gr
 from cairn.identity.activity import Activity
 from cairn.identity.api_catalog import CatalogRoutes
 from cairn.identity.api_people import show_expiry
-from cairn.identity.api_places import show_domain, show_projects
-from cairn.identity.listing import listed, listing, page
+from cairn.identity.api_places import show_domains, show_projects
+from cairn.identity.listing import listed, page
 from cairn.identity.methods.method import Method, Named, ScopeWish
 from cairn.identity.methods.oauth1 import NAME as OAUTH1
 from cairn.identity.methods.password import domain_name
@@ -180,7 +180,8 @@ def my_projects(tx: Tx, call: Call[None]) -> dict[str, Any]:
 def my_domains(tx: Tx, call: Call[None]) -> dict[str, Any]:
     who = call.who
     mine = [store_grants.domains_of_user(who.user_id, who.group_ids), store.domains.c.enabled]
-    return listing(tx, call, "domains", store.DOMAINS, mine, show_domain)
+    shown, following = page(tx, call, store.DOMAINS, mine)
+    return listed(call, "domains", show_domains(tx, call, shown), following)
 
 
 def my_system(tx: Tx, call: Call[None]) -> dict[str, Any]:
