@@ -191,6 +191,8 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if not self.cycle.response_complete:
+            return  # It was the answer to an earlier request; the last one is still coming in.
         self._ended = time.monotonic()
         if not self._has_more and not self.pipeline and self._head_since is None:
             self.idle_since = self._ended
