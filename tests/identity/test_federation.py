@@ -504,6 +504,8 @@ def test_groups_outlast_a_sign_in_for_their_time(cloud_on_both: Cloud, clock: Fa
     set_up(cloud, GROUPS, authorization_ttl=10)
     ann = admit(cloud, sub="ann", groups=["a", "b"]).user_id
     assert groups_of(cloud, ann) == {"a", "b"}
+    shown = ask(cloud, "GET", f"/users/{ann}/groups")["groups"]
+    assert {g["membership_expires_at"] for g in shown} == {"2026-01-01T00:10:00.000000Z"}
     clock.advance(5 * 60)
     admit(cloud, sub="ann", groups=["b", "c"])
     assert groups_of(cloud, ann) == {"b", "c"}, "each sign-in says anew which they are"
@@ -527,6 +529,8 @@ def test_a_membership_that_was_given_here_stays(cloud: Cloud, clock: FakeClock) 
     clock.advance(61)
     asyncio.run(MembershipKeeper(cloud.database).run_once())
     assert groups_of(cloud, ann) == {"before", "after"}
+    shown = ask(cloud, "GET", f"/users/{ann}/groups")["groups"]
+    assert {g["membership_expires_at"] for g in shown} == {None}
 
 
 @pytest.mark.parametrize(

@@ -259,7 +259,10 @@ def delete_user(tx: Tx, call: Call[None]) -> None:
 def groups_of_user(tx: Tx, call: Call[None]) -> dict[str, Any]:
     user = people.user(tx, call.path["user_id"])
     wanted = [store.has_member(user.id), *filters(call, store.GROUPS, ("name",))]
-    return listing(tx, call, "groups", store.GROUPS, wanted, show_group)
+    shown, following = page(tx, call, store.GROUPS, wanted)
+    ends = linking.ends_of(tx, user.id)
+    groups = [{**show_group(call, g), "membership_expires_at": ends.get(g.id)} for g in shown]
+    return listed(call, "groups", groups, following)
 
 
 def projects_of_user(tx: Tx, call: Call[None]) -> dict[str, Any]:

@@ -47,3 +47,9 @@ def filters(call: Call[Any]) -> list[ColumnElement[bool]]:
     asked = {column: call.query.get(name) for name, column in names.items()}
     wanted = {column: value for column, value in asked.items() if value is not None}
     return [store.is_linked(**wanted)] if wanted else []
+
+
+def ends_of(tx: Tx, user_id: UserId) -> dict[str, str]:
+    """When the user's memberships end that a provider gave, by group."""
+    form = "%Y-%m-%dT%H:%M:%S.%fZ"
+    return {one.group_id: one.ends_at.strftime(form) for one in store.lasting_groups(tx, user_id)}
