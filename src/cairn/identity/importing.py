@@ -6,12 +6,9 @@ here has, in the same domain, is taken for that one: roles and memberships come 
 What refers to something that is neither here nor in the dump is left out and told.
 """
 
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
-
-from sqlalchemy import Table, select
 
 from cairn.core.errors import CloudError
 from cairn.core.ids import DomainId
@@ -22,13 +19,12 @@ from cairn.identity import store_places as places
 from cairn.identity.directory import store as directory_store
 from cairn.identity.domain_config_options import require_valid
 from cairn.identity.federation import store as federation_store
+from cairn.identity.importing_ledger import ID, Ledger, insert, pairs, tuples
 from cairn.identity.importing_report import Report
 from cairn.identity.importing_rows import Row, Rows
 from cairn.identity.importing_shape import IMMUTABLE, NO_DOMAIN, ROOT_DOMAIN, USER_OPTIONS
 from cairn.identity.records import SYSTEM, ActorKind, ScopeKind
 
-AT_ONCE = 1000  # rows in one statement
-_ID = re.compile(r"[\w.-]{1,64}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST_US = 253_402_300_799_000_000  # the end of the year 9999
 _ASSIGNED: Mapping[str, tuple[str, ScopeKind]] = {
@@ -45,12 +41,10 @@ class Import:
     """One run, over one transaction."""
 
     def __init__(self, tx: Tx, sealer: Sealer, rows: Rows) -> None:
-        self.report = Report()
+        self._ledger = Ledger(tx)
         self._tx = tx
         self._sealer = sealer
         self._rows = rows
-        # By kind: the dump's id and what it is here.
-        self._ids: dict[str, dict[str, str]] = {}
 
     def run(self) -> Report:
         self._domains()
@@ -62,7 +56,7 @@ class Import:
         self._memberships()
         self._assignments()
         self._configs()
-        return self.report
+        return self._ledger.report
 
     # --- domains and projects --------------------------------------------------------------------
 
@@ -80,18 +74,18 @@ class Import:
             for row in self._rows.of("project")
             if row.flag("is_domain") and row.text("id") != ROOT_DOMAIN
         ]
-        self._things("domain", store.domains, wanted)
+        self._ledger.things("domain", store.domains, wanted)
 
     def _projects(self) -> None:
         options = _options(self._rows, "project_option", "project_id")
         wanted = []
         parents: dict[str, str] = {}
         for row in self._rows.of("project"):
-            domain_id = self._ids["domain"].get(row.text("domain_id"))
+            domain_id = self._ledger.ids["domain"].get(row.text("domain_id"))
             if row.flag("is_domain"):
                 continue
             if domain_id is None:
-                self.report.left_out("project", _orphan("project", row, "domain"))
+                self._ledger.report.left_out("project", _orphan("project", row, "domain"))
                 continue
             parents[row.text("id")] = row.text("parent_id")
             wanted.append(
@@ -106,18 +100,18 @@ class Import:
                     "extra": row.attributes(),
                 }
             )
-        self._things("project", store.projects, wanted, parents=parents)
+        self._ledger.things("project", store.projects, wanted, parents=parents)
         self._tags()
 
     def _tags(self) -> None:
-        known = _pairs(self._tx, places.project_tags, "project_id", "tag")
-        self._links(
+        known = pairs(self._tx, places.project_tags, "project_id", "tag")
+        self._ledger.links(
             "project tag",
             places.project_tags,
             ("project_id", "tag"),
             known,
             (
-                (self._id("project", r.text("project_id")), r.text("name"))
+                (self._ledger.id("project", r.text("project_id")), r.text("name"))
                 for r in self._rows.of("project_tag")
             ),
         )
@@ -129,9 +123,9 @@ class Import:
         wanted = []
         for row in self._rows.of("role"):
             asked = row.text("domain_id")
-            domain_id = "" if asked in (*NO_DOMAIN, "") else self._ids["domain"].get(asked)
+            domain_id = "" if asked in (*NO_DOMAIN, "") else self._ledger.ids["domain"].get(asked)
             if domain_id is None:
-                self.report.left_out("role", _orphan("role", row, "domain"))
+                self._ledger.report.left_out("role", _orphan("role", row, "domain"))
                 continue
             extra = row.attributes()
             wanted.append(
@@ -144,18 +138,18 @@ class Import:
                     "extra": extra,
                 }
             )
-        self._things("role", store.roles, wanted)
-        known = _pairs(self._tx, store_grants.implications, "prior_id", "implied_id")
+        self._ledger.things("role", store.roles, wanted)
+        known = pairs(self._tx, store_grants.implications, "prior_id", "implied_id")
         # A circle would come of two halves, one here and one there: each is good alone.
-        self._links(
+        self._ledger.links(
             "implied role",
             store_grants.implications,
             ("prior_id", "implied_id"),
             known,
             (
                 (
-                    self._id("role", r.text("prior_role_id")),
-                    self._id("role", r.text("implied_role_id")),
+                    self._ledger.id("role", r.text("prior_role_id")),
+                    self._ledger.id("role", r.text("implied_role_id")),
                 )
                 for r in self._rows.of("implied_role")
             ),
@@ -176,18 +170,18 @@ class Import:
         wanted = []
         for row in self._rows.of("user"):
             id_ = row.text("id")
-            domain_id = self._ids["domain"].get(row.text("domain_id"))
+            domain_id = self._ledger.ids["domain"].get(row.text("domain_id"))
             if domain_id is None:
-                self.report.left_out("user", _orphan("user", row, "domain"))
+                self._ledger.report.left_out("user", _orphan("user", row, "domain"))
                 continue
             own = local.get(id_)
             name = own.text("name") if own else elsewhere.get(id_) or federated.get(id_) or ""
             if not name:
-                self.report.left_out("user", f"user {id_} has no name: left out")
+                self._ledger.report.left_out("user", f"user {id_} has no name: left out")
                 continue
             password = passwords.get(own.text("id")) if own else None
             wanted.append(self._user(row, name, domain_id, password, options.get(id_, {})))
-        self._things("user", store.users, wanted)
+        self._ledger.things("user", store.users, wanted)
         self._federated()
 
     def _user(
@@ -196,7 +190,7 @@ class Import:
         extra = row.attributes()
         hash_ = password.maybe("password_hash") if password else None
         if hash_ is not None and not foreign_hashes.is_foreign(hash_):
-            self.report.note(
+            self._ledger.report.note(
                 f"user {name} has a password of a kind that is not known: set a new one"
             )
             hash_ = None
@@ -208,7 +202,7 @@ class Import:
             "name": name,
             "domain_id": domain_id,
             "enabled": row.flag("enabled", default=True),
-            "default_project_id": self._ids["project"].get(default),
+            "default_project_id": self._ledger.ids["project"].get(default),
             "description": _text(extra.pop("description", None)),
             "email": _text(extra.pop("email", None)),
             "options": {
@@ -237,16 +231,16 @@ class Import:
         """By which provider's words they are known: the same provider made here finds them again."""
         columns = ("provider_id", "protocol_id", "unique_id", "user_id")
         links = federation_store.links
-        known = set(_tuples(self._tx, links, columns))
+        known = set(tuples(self._tx, links, columns))
         taken = {entry[:3] for entry in known}
-        self._links(
+        self._ledger.links(
             "federated user",
             links,
             columns,
             known,
             (
                 (r.text("idp_id"), r.text("protocol_id"), r.text("unique_id"),
-                 self._id("user", r.text("user_id")))
+                 self._ledger.id("user", r.text("user_id")))
                 for r in self._rows.of("federated_user")
             ),
             may=lambda new: new[:3] not in taken,
@@ -255,9 +249,9 @@ class Import:
     def _groups(self) -> None:
         wanted = []
         for row in self._rows.of("group"):
-            domain_id = self._ids["domain"].get(row.text("domain_id"))
+            domain_id = self._ledger.ids["domain"].get(row.text("domain_id"))
             if domain_id is None:
-                self.report.left_out("group", _orphan("group", row, "domain"))
+                self._ledger.report.left_out("group", _orphan("group", row, "domain"))
                 continue
             wanted.append(
                 {
@@ -268,23 +262,23 @@ class Import:
                     "extra": row.attributes(),
                 }
             )
-        self._things("group", store.groups, wanted)
+        self._ledger.things("group", store.groups, wanted)
 
     def _from_directories(self) -> None:
         """Users and groups of LDAP: who has roles is here from now on; the directory tells the rest."""
-        known = {e[0] for e in _tuples(self._tx, directory_store.entries, ("id",))}
-        named = {kind: set(self._ids[kind].values()) for kind in ("user", "group")}
+        known = {e[0] for e in tuples(self._tx, directory_store.entries, ("id",))}
+        named = {kind: set(self._ledger.ids[kind].values()) for kind in ("user", "group")}
         acting = {r.text("actor_id") for r in self._rows.of("assignment")}
         acting |= {r.text("actor_id") for r in self._rows.of("system_assignment")}
         entries, rows = [], {"user": [], "group": []}  # type: ignore[var-annotated]
         for row in self._rows.of("id_mapping"):
             id_, kind = row.text("public_id"), row.text("entity_type")
-            domain_id = self._ids["domain"].get(row.text("domain_id"))
+            domain_id = self._ledger.ids["domain"].get(row.text("domain_id"))
             if id_ in known:
-                self._ids.get(kind, {})[id_] = id_
-                self.report.here("user or group of LDAP")
+                self._ledger.ids.get(kind, {})[id_] = id_
+                self._ledger.report.here("user or group of LDAP")
                 continue
-            if kind not in rows or domain_id is None or not _ID.fullmatch(id_):
+            if kind not in rows or domain_id is None or not ID.fullmatch(id_):
                 continue
             if id_ not in named[kind] and id_ not in acting:
                 continue  # It will be found when it is looked for.
@@ -292,20 +286,23 @@ class Import:
             entries.append({"id": id_, "domain_id": domain_id, "kind": kind, "local_id": local_id})
             if id_ not in named[kind]:
                 rows[kind].append(_placeholder(kind, id_, domain_id))
-            self._ids[kind][id_] = id_
-            self.report.new("user or group of LDAP")
-        _insert(self._tx, directory_store.entries, entries)
-        _insert(self._tx, store.users, rows["user"])
-        _insert(self._tx, store.groups, rows["group"])
+            self._ledger.ids[kind][id_] = id_
+            self._ledger.report.new("user or group of LDAP")
+        insert(self._tx, directory_store.entries, entries)
+        insert(self._tx, store.users, rows["user"])
+        insert(self._tx, store.groups, rows["group"])
 
     def _memberships(self) -> None:
-        self._links(
+        self._ledger.links(
             "membership",
             store.members,
             ("user_id", "group_id"),
-            _pairs(self._tx, store.members, "user_id", "group_id"),
+            pairs(self._tx, store.members, "user_id", "group_id"),
             (
-                (self._id("user", r.text("user_id")), self._id("group", r.text("group_id")))
+                (
+                    self._ledger.id("user", r.text("user_id")),
+                    self._ledger.id("group", r.text("group_id")),
+                )
                 for r in self._rows.of("user_group_membership")
             ),
         )
@@ -318,11 +315,11 @@ class Import:
             (store_grants.assignments, False),
             (store_grants.inherited, True),
         ):
-            self._links(
+            self._ledger.links(
                 "inherited assignment" if is_inherited else "assignment",
                 table,
                 columns,
-                set(_tuples(self._tx, table, columns)),
+                set(tuples(self._tx, table, columns)),
                 (
                     self._assignment(row)
                     for name in ("assignment", "system_assignment")
@@ -338,13 +335,13 @@ class Import:
         actor, scope = known
         scope_id: str | None = SYSTEM.id
         if scope is not ScopeKind.SYSTEM:
-            scope_id = self._id(str(scope), row.text("target_id"))
+            scope_id = self._ledger.id(str(scope), row.text("target_id"))
         return (
             str(scope),
             scope_id,
             str(ActorKind(actor)),
-            self._id(actor, row.text("actor_id")),
-            self._id("role", row.text("role_id")),
+            self._ledger.id(actor, row.text("actor_id")),
+            self._ledger.id("role", row.text("role_id")),
         )
 
     # --- configuration -----------------------------------------------------------------------------
@@ -353,125 +350,29 @@ class Import:
         wanted: dict[str, list[tuple[str, str, Any]]] = {}
         for table in ("whitelisted_config", "sensitive_config"):
             for row in self._rows.of(table):
-                domain_id = self._ids["domain"].get(row.text("domain_id"))
+                domain_id = self._ledger.ids["domain"].get(row.text("domain_id"))
                 option = (row.text("group"), row.text("option"), row.json("value"))
                 if domain_id is not None and self._is_known(option):
                     wanted.setdefault(domain_id, []).append(option)
         for domain_id, values in sorted(wanted.items()):
             id_ = DomainId(domain_id)
             if domain_config_store.config_of(self._tx, id_):
-                self.report.here("configured domain")
+                self._ledger.report.here("configured domain")
                 continue
             domain_config_store.put(self._tx, self._sealer, id_, values)
             self._tx.wake(domain_config.TOPIC)
-            self.report.new("configured domain")
+            self._ledger.report.new("configured domain")
 
     def _is_known(self, option: tuple[str, str, Any]) -> bool:
         group, name, value = option
         try:
             require_valid({group: {name: value}})
         except CloudError as error:
-            self.report.left_out("configured domain", f"option {group}.{name}: {error.message}")
+            self._ledger.report.left_out(
+                "configured domain", f"option {group}.{name}: {error.message}"
+            )
             return False
         return True
-
-    # --- what all kinds have in common -----------------------------------------------------------------
-
-    def _id(self, kind: str, id_: str) -> str | None:
-        return self._ids[kind].get(id_)
-
-    def _things(
-        self,
-        kind: str,
-        table: Table,
-        wanted: list[dict[str, Any]],
-        *,
-        parents: Mapping[str, str] | None = None,
-    ) -> None:
-        """Things with an id and, within a domain, a name of their own."""
-        has_domain = "domain_id" in table.c
-        length = getattr(table.c.name.type, "length", 0)
-        columns = ("id", "name", "domain_id") if has_domain else ("id", "name")
-        names: dict[tuple[str, ...], str] = {}
-        ids: dict[str, str] = {}
-        for id_, *name in _tuples(self._tx, table, columns):
-            names[tuple(name)] = id_
-            ids[id_] = name[0]
-        self._ids[kind] = {id_: id_ for id_ in ids}
-        new = []
-        for thing in wanted:
-            id_, name = thing["id"], thing["name"]
-            key = (name, thing["domain_id"]) if has_domain else (name,)
-            if not _ID.fullmatch(id_) or not name.strip() or len(name) > length:
-                self.report.left_out(
-                    kind, f"{kind} {id_[:64]}: its id or name is no good: left out"
-                )
-            elif id_ in ids:
-                self.report.here(kind)
-                if ids[id_] != name:
-                    self.report.note(
-                        f"{kind} {id_} is called {ids[id_]} here and {name} there: it stays so"
-                    )
-            elif (other := names.get(key)) is not None:
-                self._ids[kind][id_] = other
-                self.report.merged(
-                    kind,
-                    f"{kind} {name} ({id_}) is here as {other}: taken for the same, which stays as it is",
-                )
-            else:
-                names[key], ids[id_] = id_, name
-                self._ids[kind][id_] = id_
-                new.append(thing)
-        for thing in new:
-            if parents is not None and (parent := self._id(kind, parents.get(thing["id"], ""))):
-                thing["parent_id"] = parent
-        if new:
-            self.report.new(kind, len(new))
-        _insert(self._tx, table, new)
-
-    def _links(
-        self,
-        kind: str,
-        table: Table,
-        columns: tuple[str, ...],
-        known: set[tuple[str, ...]],
-        wanted: Iterable[tuple[str | None, ...]],
-        *,
-        may: Callable[[tuple[str, ...]], bool] = lambda new: True,
-    ) -> None:
-        """What says that things belong together. A part that is None is not there."""
-        new = []
-        for cells in wanted:
-            whole = tuple(cell for cell in cells if cell is not None)
-            if len(whole) < len(cells) or len(whole) != len(columns):
-                said = ", ".join(str(cell or "?") for cell in cells)
-                self.report.left_out(kind, f"{kind} of what is not there: {said}: left out")
-            elif whole in known:
-                self.report.here(kind)
-            elif not may(whole):
-                self.report.left_out(
-                    kind, f"{kind} {', '.join(whole)}: not beside what is here: left out"
-                )
-            else:
-                known.add(whole)
-                new.append(dict(zip(columns, whole, strict=True)))
-        if new:
-            self.report.new(kind, len(new))
-        _insert(self._tx, table, new)
-
-
-def _insert(tx: Tx, table: Table, rows: list[dict[str, Any]]) -> None:
-    for start in range(0, len(rows), AT_ONCE):
-        tx.execute(table.insert(), rows[start : start + AT_ONCE])
-
-
-def _tuples(tx: Tx, table: Table, columns: tuple[str, ...]) -> Iterable[tuple[str, ...]]:
-    rows = tx.execute(select(*(table.c[name] for name in columns)))
-    return (tuple(str(cell) for cell in row) for row in rows)
-
-
-def _pairs(tx: Tx, table: Table, one: str, other: str) -> set[tuple[str, ...]]:
-    return set(_tuples(tx, table, (one, other)))
 
 
 def _options(rows: Rows, table: str, key: str) -> dict[str, dict[str, Any]]:

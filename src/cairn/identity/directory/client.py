@@ -1,6 +1,7 @@
 """One connection to a directory. Every call blocks: for the threads of `pool` only.
 
-ldap3 is used for the protocol alone: it knows no schema here, follows no referral and gives raw bytes.
+ldap3 is used for the protocol alone: it knows no schema here, follows no referral and gives raw bytes. It is
+Python throughout, so that it installs wherever this does: python-ldap and bonsai want a compiler.
 Whatever it or the server does wrong comes out as Unavailable with the reason.
 """
 

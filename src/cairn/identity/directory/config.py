@@ -14,7 +14,7 @@ from msgspec import Struct
 from cairn.core.errors import Invalid
 from cairn.identity.domain_config_options import OPTIONS
 
-PAGE_SIZE = 500  # entries; Active Directory gives at most 1,000 at once
+PAGE_SIZE = 1000  # entries; Active Directory gives no more at once
 PORT, TLS_PORT = 389, 636
 LIST_MAX = 20_000  # users or groups that one look reads
 
