@@ -8,12 +8,14 @@ from typing import Any
 import bcrypt
 import pytest
 
+from cairn.app import security_of
 from cairn.core.clock import FakeClock
 from cairn.core.errors import Invalid
 from cairn.db.engine import Database
 from cairn.identity import foreign_hashes, passwords, store
 from cairn.identity.activity import InactivityKeeper
 from cairn.identity.security import Security
+from cairn.settings import Settings
 from tests.identity.conftest import Cloud, sign_in_body
 
 DAY_S = 86400
@@ -191,7 +193,14 @@ def test_passwords_match_the_operator_s_pattern(strict: Make) -> None:
 
 def test_a_wrong_pattern_is_refused_at_start() -> None:
     with pytest.raises(Invalid, match="password_pattern"):
-        Security(password_pattern="(")
+        security_of(Settings(password_pattern="("))
+
+
+def test_every_rule_is_a_setting_with_the_same_default() -> None:
+    assert security_of(Settings()) == Security()
+    assert security_of(Settings(lockout_failures=9, inactive_days=8)) == Security(
+        lockout_failures=9, inactive_days=8
+    )
 
 
 def test_a_locked_password_is_changed_by_administrators_only(strict: Make) -> None:
