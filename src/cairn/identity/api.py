@@ -26,8 +26,8 @@ from cairn.identity.api_catalog import CatalogRoutes
 from cairn.identity.api_credentials import CredentialRoutes
 from cairn.identity.api_ec2 import Ec2Routes
 from cairn.identity.api_endpoint_groups import EndpointGroupRoutes
-from cairn.identity.api_oauth import OAuthRoutes
 from cairn.identity.api_limits import LimitRoutes
+from cairn.identity.api_oauth import OAuthRoutes
 from cairn.identity.api_people import PeopleRoutes
 from cairn.identity.api_policies import PolicyRoutes
 from cairn.identity.api_tokens import TokenRoutes
@@ -93,7 +93,9 @@ def service(options: Options) -> Service:
             *PolicyRoutes(own).routes(),
             *LimitRoutes(own, options.limits).routes(),
             *tokens.routes(),
-            *directory_routes.over(directories, PeopleRoutes(options.passwords, lockout, options.security).routes()),
+            *directory_routes.over(
+                directories, PeopleRoutes(options.passwords, lockout, options.security).routes()
+            ),
             *CredentialRoutes(options.sealer).routes(),
             *Ec2Routes(options.issuer, options.sealer, tokens).routes(),
             *api_places.routes(),

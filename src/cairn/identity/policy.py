@@ -49,9 +49,7 @@ _GRANT = (
 
 _READ_CREDENTIAL = "rule:identity:reads_all or user_id:%(target.credential.user_id)s"
 _CHANGE_CREDENTIAL = "rule:admin_required or user_id:%(target.credential.user_id)s"
-_CHANGE_EC2_KEY = (
-    "rule:admin_required or (role:member and user_id:%(target.credential.user_id)s)"
-)
+_CHANGE_EC2_KEY = "rule:admin_required or (role:member and user_id:%(target.credential.user_id)s)"
 
 POLICY = {
     **DELEGATION,
