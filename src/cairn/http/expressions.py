@@ -8,6 +8,7 @@ What oslo.policy logs and takes for "never", is refused here with its reason.
 import ast
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import TypeAlias
 
 from msgspec import Struct
@@ -70,6 +71,7 @@ class Template(Struct, frozen=True):
 Expression: TypeAlias = Always | Never | Named | Role | Compared | Not | And | Or
 
 
+@lru_cache(maxsize=4096)
 def parse(text: str) -> Expression:
     """The tree of a rule's text; an empty one always allows. Raises BadRule."""
     words = list(_words(text))

@@ -20,7 +20,7 @@ from cairn.http import expressions
 from cairn.http.expressions import Compared, Expression, Named, Role
 from cairn.http.other_names import OTHER_NAMES, RENAMED
 from cairn.http.policy import SHARED, BadRule, Policy
-from cairn.http.routes import Service
+from cairn.http.routes import Route, Service
 
 ENDINGS = (".yaml", ".yml", ".json")
 FILE_BYTES_MAX = 1 << 20
@@ -121,22 +121,27 @@ def service_named(word: str, services: Iterable[Service]) -> Service | None:
     return next((s for s in services if word in (s.name, s.kind)), None)
 
 
-def fields_of(service: Service, rule: str) -> set[str]:
-    """The fields of the target that the rule may name: what its routes tell when they ask it."""
-    own = {"project_id"} | set(_fields_below(service.policy, rule))
-    for route in service.routes:
-        if route.rule == rule:
+class Fields:
+    """The fields of the target that each rule may name: what its routes tell when they ask it."""
+
+    def __init__(self, service: Service) -> None:
+        self._policy = service.policy
+        self._routes: dict[str, list[Route]] = {}
+        for route in service.routes:
+            if route.rule is not None:
+                self._routes.setdefault(route.rule, []).append(route)
+        every = {f for rule in service.policy for f in _fields_below(service.policy, rule)}
+        # All that the service's own rules ask about things.
+        self._targets = {field for field in every if field.startswith("target.")}
+
+    def of(self, rule: str) -> set[str]:
+        own = {"project_id", *_fields_below(self._policy, rule)}
+        for route in self._routes.get(rule, ()):
             own |= {part[1:-1] for part in route.path.split("/") if part.startswith("{")}
             if route.target is not None:
                 said = getattr(route.target, "fields", None)
-                own |= set(said) if said is not None else _targets(service)
-    return own
-
-
-def _targets(service: Service) -> set[str]:
-    """All that the service's own rules ask about things."""
-    every = {f for rule in service.policy for f in _fields_below(service.policy, rule)}
-    return {field for field in every if field.startswith("target.")}
+                own |= set(said) if said is not None else self._targets
+        return own
 
 
 def _service_of(file: Path, services: Sequence[Service]) -> Service | None:
@@ -252,6 +257,7 @@ def _judge(service: Service, found: Found) -> None:
 
 
 def _judge_fields(service: Service, table: Mapping[str, str | Expression], found: Found) -> None:
+    fields_of = Fields(service)
     for one in found.rules.values():
         fields = set(_fields(one.tree))
         if not fields:
@@ -259,7 +265,7 @@ def _judge_fields(service: Service, table: Mapping[str, str | Expression], found
         asking = [r for r in service.policy if one.rule in (r, *_rules_below(table, r))]
         known: set[str] = set()
         for rule in asking:
-            known |= fields_of(service, rule)
+            known |= fields_of.of(rule)
         if asking and (unknown := sorted(fields - known)):
             found.wrong.append(
                 f"{one.place}: rule '{one.rule}': no request tells the field"

@@ -44,6 +44,7 @@ class Policies:
         """Every rule of a service: what it says, what it says by default, and who says so."""
         own = self._overrides.by_service.get(service.name, {})
         defaults = {**SHARED, **service.policy}
+        fields = overrides.Fields(service)
         asked: dict[str, list[str]] = {}
         for route in service.routes:
             if route.rule is not None:
@@ -57,7 +58,7 @@ class Policies:
                 "default": defaults.get(rule),
                 "source": own[rule].place if rule in own else "default",
                 "routes": asked.get(rule, []),
-                "fields": sorted(overrides.fields_of(service, rule)) if rule in defaults else [],
+                "fields": sorted(fields.of(rule)) if rule in defaults else [],
             }
             for rule in sorted({*defaults, *own})
         ]
