@@ -9,6 +9,7 @@ the limit of a project is the service's own quota row (quotas.py). What operator
 others, and limits of domains, is kept (limit_store.py) for whoever asks.
 """
 
+import functools
 import uuid
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
@@ -346,6 +347,7 @@ def _require_unused(tx: Tx, old: RegisteredLimit) -> None:
         )
 
 
+@functools.cache
 def _registered_id(name: str) -> str:
     return uuid.uuid5(_NAMESPACE, name).hex
 
