@@ -43,7 +43,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def test_no_made_up_request_fails(world: World, name: str) -> None:
     asked, failures = fuzz(world, name, cases=CASES, seed=4)
     assert not failures, "\n".join(failures[:20])
-    assert asked > 100 or name == "cairn"
+    assert asked > 50
 
 
 def fuzz(world: World, name: str, *, cases: int, seed: int) -> tuple[int, list[str]]:

@@ -31,6 +31,10 @@ def create(tx: Tx, call: Call[Thing]) -> Any:
     return Reply(body={"name": call.body.name}, headers={"Location": "/things/1"})
 
 
+def broken(tx: Tx, call: Call[None]) -> Any:
+    raise NotFound("Thing could not be found.", because="it fell")
+
+
 SERVICE = Service(
     name="things",
     kind="thing",
@@ -47,6 +51,7 @@ SERVICE = Service(
             method="POST", path="/v1/things", rule="create", do=create, body=Thing, status=202,
             body_bytes_max=500,
         ),
+        Route(method="GET", path="/v1/broken", rule="show", do=broken),
         Route(
             method="GET", path="/v1/new", rule="show", since=Version(2, 5),
             do=lambda tx, call: {"new": True},
@@ -66,6 +71,18 @@ def test_reply_carries_request_id_and_version(api: Api) -> None:
     assert answer.headers["openstack-api-version"] == "thing 2.3"
     assert answer.headers["vary"] == "OpenStack-API-Version"
     assert answer.headers["x-openstack-request-id"].startswith("req-")
+
+
+def test_clients_own_request_id_stands_in_the_log(
+    api: Api, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The global request id of oslo: one for all that a client does at once. What is no id is left out."""
+    known = "req-11111111-1111-4111-8111-111111111111"
+    for sent in (known, "x\ty"):
+        api.get("/thing/v1/broken", headers={"X-Openstack-Request-Id": sent})
+    said = capsys.readouterr().out
+    assert f"global_request_id={known}" in said
+    assert "x\ty" not in said
 
 
 def test_public_route_needs_no_token(api: Api) -> None:

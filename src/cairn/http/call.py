@@ -18,6 +18,10 @@ _GLOBAL_ID = re.compile(
 )
 
 
+def global_id(text: str | None) -> str | None:
+    return text if text and _GLOBAL_ID.fullmatch(text) else None
+
+
 class Query:
     """The query string: repeated keys kept, in order."""
 
@@ -105,8 +109,7 @@ class Call(Generic[B]):
     @property
     def global_request_id(self) -> str | None:
         """The client's own name for what it is doing, of which this request is a part."""
-        text = self.headers.get("x-openstack-request-id", "")
-        return text if _GLOBAL_ID.fullmatch(text) else None
+        return global_id(self.headers.get("x-openstack-request-id"))
 
     def may(self, rule: str, **target: str | None) -> bool:
         """Whether the caller passes `rule`; the target's project is the caller's unless given."""

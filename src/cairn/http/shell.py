@@ -22,7 +22,7 @@ from cairn.core.errors import CloudError, Denied, Invalid, Unauthenticated
 from cairn.db.engine import Database, Tx
 from cairn.http import access, faults, limits
 from cairn.http.auditing import AuditedDatabase, Auditor, Deed
-from cairn.http.call import Call, Query
+from cairn.http.call import Call, Query, global_id
 from cairn.http.faults import HttpFault
 from cairn.http.origin import Origins
 from cairn.http.policy import Policy
@@ -364,7 +364,10 @@ class _Responder:
         self, req: Any, resp: falcon.asgi.Response, error: Exception, request_id: str
     ) -> None:
         status, message, headers = self._verdict(error)
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        names = {"request_id": request_id}
+        if whole := global_id(req.get_header("X-Openstack-Request-Id")):
+            names["global_request_id"] = whole
+        with structlog.contextvars.bound_contextvars(**names):
             if isinstance(error, CloudError) and error.because:
                 # Foreseen: where it came from tells less than why, and an outage makes many of them.
                 tell = _log.warning if status >= 500 else _log.info
