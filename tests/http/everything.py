@@ -138,7 +138,8 @@ WORDS = {
     "metadata": "k", "extra_specs": "k", "os-extra_specs": "k", "tags": "t", "ips": "n",
     "os-quota-sets": P1, "quotas": P1, "os-simple-tenant-usage": P1, "regions": "RegionOne",
     "websso": "openid", "schemas": "image", "join": "h1", "zones": "nova", "migrations": "1",
-    "os-quota-class-sets": "default", "config": "identity", "{group}": "driver", "security_compliance": "password_regex",
+    "os-quota-class-sets": "default", "config": "identity", "{group}": "driver",
+    "security_compliance": "password_regex",
 }  # fmt: skip
 """What fills variables that name no thing that was made."""
 

@@ -33,7 +33,7 @@ COMMANDS = {
     "oidc": ("cairn.cli.oidc", "Say how OpenID providers know this cloud."),
     "doctor": ("cairn.cli.doctor", "Probe this machine; name the command that cures each finding."),
     "wipe": ("cairn.cli.down", "Stop the cloud and delete all that it holds."),
-    "import": ("cairn.cli.import_", "Take over users, projects, roles of a Keystone from its dump."),
+    "import": ("cairn.cli.import_", "Take over a Keystone's users and projects from its dump."),
     "install": ("cairn.cli.install", "Write systemd units, so that it starts with the machine."),
     "upgrade": ("cairn.cli.upgrade", "Bring what runs here to this release; --plan shows how."),
     "image": ("cairn.cli.image", "Build guest images."),

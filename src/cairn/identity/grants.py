@@ -197,7 +197,7 @@ def revoke_holders(tx: Tx, grant: Assignment) -> None:
 
 
 def _subjects_of(tx: Tx, grant: Assignment) -> list[str]:
-    """Whose tokens change with an assignment, and no others' (those of the same users elsewhere, if need be)."""
+    """Whose tokens change with an assignment, and no others' where that can be told apart."""
     holders, subjects = [UserId(grant.actor.id)], []
     if grant.actor.kind is ActorKind.GROUP:
         holders = store.members_of(tx, [grant.actor.id]).get(grant.actor.id, [])
