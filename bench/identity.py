@@ -22,8 +22,8 @@ from bench.table import Result, ratio
 from cairn.core.ids import ProjectId, UserId
 from cairn.db.engine import Database, Tx
 from cairn.identity import grants, people, places, store, store_grants
+from cairn.identity.accounts.passwords import hash_now
 from cairn.identity.bootstrap import bootstrap
-from cairn.identity.passwords import hash_now
 from cairn.identity.records import (
     DEFAULT_DOMAIN,
     Actor,

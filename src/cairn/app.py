@@ -71,16 +71,18 @@ from cairn.http.rates import Limiter, Rates
 from cairn.http.routes import Service
 from cairn.http.shell import Shell
 from cairn.identity import api as identity_api
-from cairn.identity import api_keys, bootstrap, catalog, importing_api
+from cairn.identity import api_keys, bootstrap
 from cairn.identity import control as identity_control
-from cairn.identity.activity import InactivityKeeper
+from cairn.identity.accounts.activity import InactivityKeeper
+from cairn.identity.accounts.passwords import Passwords
+from cairn.identity.accounts.security import Security
+from cairn.identity.catalog import catalog
 from cairn.identity.directory.directories import Directories
 from cairn.identity.directory.keeper import DirectoryKeeper
 from cairn.identity.federation.memberships import MembershipKeeper
+from cairn.identity.importing import api as importing_api
 from cairn.identity.keys import KeyRepository
-from cairn.identity.passwords import Passwords
 from cairn.identity.revocation import Revocations
-from cairn.identity.security import Security
 from cairn.identity.tokens import TokenIssuer
 from cairn.image import api as image_api
 from cairn.image import control as image_control

@@ -5,14 +5,19 @@ from datetime import timedelta
 
 from cairn.core.ids import ProjectId, UserId
 from cairn.db.engine import Tx
-from cairn.identity.application_credentials_store import (
+from cairn.identity.delegation.application_credentials_store import (
     ACCESS_RULES,
     APPLICATION_CREDENTIALS,
     ApplicationCredential,
     KeptRule,
 )
-from cairn.identity.oauth_store import ACCESS_TOKENS, REQUEST_TOKENS, AccessToken, RequestToken
-from cairn.identity.trusts_store import TRUSTS, Trust
+from cairn.identity.delegation.oauth_store import (
+    ACCESS_TOKENS,
+    REQUEST_TOKENS,
+    AccessToken,
+    RequestToken,
+)
+from cairn.identity.delegation.trusts_store import TRUSTS, Trust
 
 
 def lend(tx: Tx, ids: Mapping[str, str]) -> dict[str, str]:

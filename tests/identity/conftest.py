@@ -13,12 +13,12 @@ from cairn.db.engine import Database
 from cairn.db.secrets import Sealer
 from cairn.http.shell import Shell
 from cairn.identity import api, service
-from cairn.identity.catalog import entries_of
+from cairn.identity.accounts.passwords import Passwords, hash_now
+from cairn.identity.accounts.security import USUAL, Security
+from cairn.identity.catalog.catalog import entries_of
 from cairn.identity.directory.directories import Directories
 from cairn.identity.keys import KeyRepository
-from cairn.identity.passwords import Passwords, hash_now
 from cairn.identity.revocation import Revocations
-from cairn.identity.security import USUAL, Security
 from cairn.identity.tokens import TokenIssuer
 
 SEALING_KEY = bytes(32)

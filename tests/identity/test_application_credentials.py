@@ -16,8 +16,8 @@ from cairn.db.engine import Database
 from cairn.http import access, faults
 from cairn.http.routes import Route, Service
 from cairn.http.shell import Shell
-from cairn.identity.application_credentials import KIND
-from cairn.identity.application_credentials_store import application_credentials
+from cairn.identity.delegation.application_credentials import KIND
+from cairn.identity.delegation.application_credentials_store import application_credentials
 from tests.identity.conftest import Cloud, scope_of, token_body
 
 PASSWORD = "ann's password"

@@ -7,7 +7,7 @@ import pytest
 
 from cairn.db.engine import Tx
 from cairn.db.feed import EVERYTHING
-from cairn.identity import catalog_store
+from cairn.identity.catalog import store as catalog_store
 from tests.identity.conftest import ADMIN_PASSWORD, Cloud, scope_of
 
 

@@ -9,8 +9,8 @@ from sqlalchemy import select
 from cairn.core.errors import Invalid
 from cairn.db import secrets
 from cairn.db.secrets import Sealer
-from cairn.identity import credential_keys, credential_store
-from cairn.identity.credential_keys import rotate_credential_keys
+from cairn.identity.credentials import credential_keys, credential_store
+from cairn.identity.credentials.credential_keys import rotate_credential_keys
 from tests.identity.conftest import SEALING_KEY, Cloud, scope_of
 
 SEALER = Sealer(SEALING_KEY)
@@ -171,7 +171,7 @@ def test_blobs_of_any_language(cloud: Cloud) -> None:
 
 
 def test_nobody_fills_the_database(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cairn.identity.credentials.PER_USER_MAX", 2)
+    monkeypatch.setattr("cairn.identity.credentials.credentials.PER_USER_MAX", 2)
     for _ in range(2):
         made(cloud, cloud.admin.user_id)
     answer = make(cloud, cloud.admin.user_id)

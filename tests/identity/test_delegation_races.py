@@ -11,12 +11,13 @@ from cairn.core.errors import CloudError, Conflict, Unauthenticated
 from cairn.core.ids import ProjectId, UserId
 from cairn.db.engine import Database, Tx
 from cairn.db.secrets import Sealer
-from cairn.identity import application_credentials, grants, oauth, oauth_signature, people, signin
-from cairn.identity.application_credentials_store import ApplicationCredential
+from cairn.identity import grants, people, signin
+from cairn.identity.delegation import application_credentials, oauth, oauth_signature
+from cairn.identity.delegation.application_credentials_store import ApplicationCredential
+from cairn.identity.delegation.oauth_store import Consumer, RequestToken
+from cairn.identity.delegation.trusts_store import TRUSTS, Trust
 from cairn.identity.methods.method import Proof, ScopeWish
-from cairn.identity.oauth_store import Consumer, RequestToken
 from cairn.identity.records import DEFAULT_DOMAIN, User
-from cairn.identity.trusts_store import TRUSTS, Trust
 from tests.identity.test_races import concurrent, first_rows
 
 __all__ = ["concurrent"]

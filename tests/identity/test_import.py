@@ -23,8 +23,9 @@ from cairn.cli.cloud import Refused
 from cairn.core.errors import Invalid
 from cairn.db.secrets import Sealer
 from cairn.http.shell import Shell
-from cairn.identity import domain_config, importing_api
-from cairn.identity.importing_shape import TABLES
+from cairn.identity.directory import domain_config
+from cairn.identity.importing import api as importing_api
+from cairn.identity.importing.shape import TABLES
 from cairn.identity.records import DEFAULT_DOMAIN
 from tests.identity import keystone_database as there
 from tests.identity.conftest import SEALING_KEY, Cloud

@@ -11,8 +11,9 @@ from sqlalchemy import func, select
 
 from cairn.core.clock import FakeClock
 from cairn.db.engine import Database
-from cairn.identity import guesses, lockout, password_store, passwords, store
-from cairn.identity.security import Security
+from cairn.identity import store
+from cairn.identity.accounts import guesses, lockout, password_store, passwords
+from cairn.identity.accounts.security import Security
 from tests.identity.conftest import ADMIN_PASSWORD, Cloud
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from cairn.core.clock import FakeClock
 from cairn.core.errors import Invalid
 from cairn.db.secrets import secrets
-from cairn.identity import oauth_signature
+from cairn.identity.delegation import oauth_signature
 from tests.identity.conftest import Cloud, scope_of, token_body
 
 HOST = "http://falconframework.org/identity/v3"

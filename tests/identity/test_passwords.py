@@ -12,9 +12,10 @@ from cairn.app import security_of
 from cairn.core.clock import FakeClock
 from cairn.core.errors import Invalid
 from cairn.db.engine import Database
-from cairn.identity import foreign_hashes, passwords, store
-from cairn.identity.activity import InactivityKeeper
-from cairn.identity.security import Security
+from cairn.identity import store
+from cairn.identity.accounts import foreign_hashes, passwords
+from cairn.identity.accounts.activity import InactivityKeeper
+from cairn.identity.accounts.security import Security
 from cairn.settings import Settings
 from tests.identity.conftest import Cloud, sign_in_body
 

@@ -9,7 +9,7 @@ from cairn.core.ids import ProjectId
 from cairn.core.limits import UNLIMITED, Limit, Limits
 from cairn.db.engine import Tx
 from cairn.identity import service, store
-from cairn.identity.passwords import hash_now
+from cairn.identity.accounts.passwords import hash_now
 from tests.identity.conftest import ADMIN_PASSWORD, Cloud
 
 

@@ -1,7 +1,7 @@
 """`cairn import keystone FILE`: users, projects, roles and assignments of a Keystone, from its dump.
 
 This reads the dump and sends the rows that matter, one a line, to the operator's API, which decides what
-becomes of each and does all or nothing (identity/importing.py).
+becomes of each and does all or nothing (identity/importing/importing.py).
 """
 
 import json
@@ -16,7 +16,7 @@ from cairn.cli import import_dump
 from cairn.cli.cloud import as_operator
 from cairn.cli.main import state_option
 from cairn.core.errors import Invalid
-from cairn.identity.importing_shape import LEFT_OUT, ROWS_MAX, TABLES
+from cairn.identity.importing.shape import LEFT_OUT, ROWS_MAX, TABLES
 
 TIMEOUT_S = 1800.0
 BATCH_BYTES = 1 << 18

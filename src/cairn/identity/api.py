@@ -12,42 +12,36 @@ from cairn.db.engine import Database
 from cairn.db.secrets import Sealer
 from cairn.http import faults
 from cairn.http.routes import Service
-from cairn.identity import (
-    api_assignments,
-    api_grants,
-    api_places,
-    api_revocations,
-    api_roles,
-    api_trusts,
-)
-from cairn.identity.activity import Activity
-from cairn.identity.api_application_credentials import ApplicationCredentialRoutes
-from cairn.identity.api_catalog import CatalogRoutes
-from cairn.identity.api_credentials import CredentialRoutes
-from cairn.identity.api_ec2 import Ec2Routes
-from cairn.identity.api_endpoint_groups import EndpointGroupRoutes
+from cairn.identity import api_assignments, api_grants, api_places, api_revocations, api_roles
+from cairn.identity.accounts.activity import Activity
+from cairn.identity.accounts.lockout import Lockout
+from cairn.identity.accounts.passwords import Passwords
+from cairn.identity.accounts.security import Security
 from cairn.identity.api_limits import LimitRoutes
-from cairn.identity.api_oauth import OAuthRoutes
 from cairn.identity.api_people import PeopleRoutes
-from cairn.identity.api_policies import PolicyRoutes
 from cairn.identity.api_tokens import TokenRoutes
-from cairn.identity.catalog import Entry, Own
-from cairn.identity.catalog_memory import CatalogMemory
+from cairn.identity.catalog.api_catalog import CatalogRoutes
+from cairn.identity.catalog.api_endpoint_groups import EndpointGroupRoutes
+from cairn.identity.catalog.api_policies import PolicyRoutes
+from cairn.identity.catalog.catalog import Entry, Own
+from cairn.identity.catalog.memory import CatalogMemory
+from cairn.identity.credentials.api_credentials import CredentialRoutes
+from cairn.identity.credentials.api_ec2 import Ec2Routes
+from cairn.identity.delegation import api_trusts
+from cairn.identity.delegation.api_application_credentials import ApplicationCredentialRoutes
+from cairn.identity.delegation.api_oauth import OAuthRoutes
 from cairn.identity.directory import routes as directory_routes
+from cairn.identity.directory.api_domain_config import DomainConfigRoutes
 from cairn.identity.directory.directories import Directories
-from cairn.identity.domain_config_api import DomainConfigRoutes
 from cairn.identity.federation.api_federation import FederationRoutes
 from cairn.identity.federation.api_signon import SignOnRoutes
-from cairn.identity.lockout import Lockout
 from cairn.identity.methods.application_credential import ApplicationCredentialMethod
 from cairn.identity.methods.method import Method
 from cairn.identity.methods.oauth1 import OAuth1Method
 from cairn.identity.methods.password import PasswordMethod
 from cairn.identity.methods.token import TokenMethod
 from cairn.identity.methods.totp import TotpMethod
-from cairn.identity.passwords import Passwords
 from cairn.identity.policy import POLICY
-from cairn.identity.security import Security
 from cairn.identity.tokens import TokenIssuer
 
 

@@ -10,7 +10,7 @@ from cairn.db.engine import Tx
 from cairn.db.secrets import Sealer
 from cairn.http.call import Call
 from cairn.http.routes import Route
-from cairn.identity.credential_keys import key_ages, rotate_credential_keys
+from cairn.identity.credentials.credential_keys import key_ages, rotate_credential_keys
 from cairn.identity.keys import KeyRepository
 
 POLICY: Mapping[str, str] = {"cairn:keys:list": "rule:admin", "cairn:keys:rotate": "rule:admin"}

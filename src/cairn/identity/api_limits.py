@@ -12,9 +12,9 @@ from cairn.db.engine import Tx
 from cairn.http.call import Call
 from cairn.http.routes import Route
 from cairn.identity import limits, store
-from cairn.identity.catalog import Own
-from cairn.identity.catalog_lists import listed_things
-from cairn.identity.catalog_shapes import (
+from cairn.identity.catalog.catalog import Own
+from cairn.identity.catalog.lists import listed_things
+from cairn.identity.catalog.shapes import (
     ChangedLimitBody,
     ChangedRegisteredLimitBody,
     NewLimitsBody,

@@ -12,25 +12,18 @@ from cairn.core.ids import UserId
 from cairn.db.engine import Database, Tx
 from cairn.http.call import Call
 from cairn.http.routes import Route
-from cairn.identity import (
-    password_store,
-    people,
-    signin,
-    store,
-    store_grants,
-    targets,
-    user_options,
-)
+from cairn.identity import people, signin, store, store_grants, targets
+from cairn.identity.accounts import password_store, user_options
+from cairn.identity.accounts.lockout import Lockout
+from cairn.identity.accounts.passwords import Passwords, require_usable
+from cairn.identity.accounts.security import Security
 from cairn.identity.api_places import show_projects
 from cairn.identity.federation import linking
 from cairn.identity.listing import filters, link, listed, listing, page
-from cairn.identity.lockout import Lockout
 from cairn.identity.methods.method import Named
 from cairn.identity.methods.password import prove_hash
-from cairn.identity.passwords import Passwords, require_usable
 from cairn.identity.people import NewPassword
 from cairn.identity.records import Group, GroupId, User
-from cairn.identity.security import Security
 from cairn.identity.shapes import (
     GroupBody,
     GroupWish,

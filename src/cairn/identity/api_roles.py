@@ -7,7 +7,8 @@ from cairn.core.ids import RoleId
 from cairn.db.engine import Tx
 from cairn.http.call import Call
 from cairn.http.routes import Route
-from cairn.identity import delegation, grants, store, store_grants, targets
+from cairn.identity import grants, store, store_grants, targets
+from cairn.identity.delegation import delegation
 from cairn.identity.listing import filters, link, listed, listing
 from cairn.identity.records import Implication, Role
 from cairn.identity.shapes import RoleBody, RoleWish, read, require_name

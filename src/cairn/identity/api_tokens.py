@@ -9,11 +9,12 @@ from cairn.core.errors import Invalid, NotFound, Unauthenticated
 from cairn.db.engine import Database, Tx
 from cairn.http.call import Call
 from cairn.http.routes import Reply, Route
-from cairn.identity import grants, receipts, revocation, signin, store, store_grants
-from cairn.identity.activity import Activity
-from cairn.identity.api_catalog import CatalogRoutes
+from cairn.identity import grants, revocation, signin, store, store_grants
+from cairn.identity.accounts import receipts
+from cairn.identity.accounts.activity import Activity
 from cairn.identity.api_people import show_expiry
 from cairn.identity.api_places import show_domains, show_projects
+from cairn.identity.catalog.api_catalog import CatalogRoutes
 from cairn.identity.listing import listed, page
 from cairn.identity.methods.method import Method, Named, ScopeWish
 from cairn.identity.methods.oauth1 import NAME as OAUTH1

@@ -7,20 +7,12 @@ from collections.abc import Iterator
 
 from cairn.core.ids import DomainId, ProjectId, UserId
 from cairn.db.engine import Tx
-from cairn.identity import (
-    catalog_store,
-    credential_store,
-    delegation,
-    domain_config,
-    guesses,
-    limit_store,
-    password_store,
-    quotas,
-    revocation,
-    store,
-    store_grants,
-    store_places,
-)
+from cairn.identity import limit_store, quotas, revocation, store, store_grants, store_places
+from cairn.identity.accounts import guesses, password_store
+from cairn.identity.catalog import store as catalog_store
+from cairn.identity.credentials import credential_store
+from cairn.identity.delegation import delegation
+from cairn.identity.directory import domain_config
 from cairn.identity.directory import store as directory_store
 from cairn.identity.federation import memberships
 from cairn.identity.federation import store as federation_store

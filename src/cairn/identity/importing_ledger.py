@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Table, select
 
 from cairn.db.engine import Tx
-from cairn.identity.importing_report import Report
+from cairn.identity.importing.report import Report
 
 AT_ONCE = 1000  # rows in one statement
 ID = re.compile(r"[\w.-]{1,64}")

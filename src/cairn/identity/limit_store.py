@@ -8,7 +8,7 @@ from sqlalchemy import BigInteger, Column, Index, String, Table, Text, select
 
 from cairn.db.columns import id_column, metadata
 from cairn.db.engine import Tx
-from cairn.identity.catalog_store import REGION_CHARACTERS_MAX
+from cairn.identity.catalog.store import REGION_CHARACTERS_MAX
 from cairn.identity.store import Shelf
 
 registered_limits = Table(

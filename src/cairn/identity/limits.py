@@ -21,9 +21,10 @@ from cairn.core.errors import Conflict, Denied, Invalid, NotFound
 from cairn.core.ids import ProjectId
 from cairn.core.limits import Limits
 from cairn.db.engine import Tx
-from cairn.identity import catalog, limit_store, places, quotas, regions, store
-from cairn.identity.catalog import Own
-from cairn.identity.catalog_records import Catalog
+from cairn.identity import limit_store, places, quotas, store
+from cairn.identity.catalog import catalog, regions
+from cairn.identity.catalog.catalog import Own
+from cairn.identity.catalog.records import Catalog
 from cairn.identity.limit_store import LIMITS, REGISTERED, RegisteredLimit, StoredLimit
 from cairn.identity.quotas import EVERYBODY, Row
 

@@ -12,21 +12,12 @@ from msgspec import Struct
 from cairn.core.errors import Conflict, Invalid, NotFound
 from cairn.core.ids import UserId
 from cairn.db.engine import Tx
-from cairn.identity import (
-    delegation,
-    forget,
-    grants,
-    guesses,
-    password_store,
-    places,
-    revocation,
-    store,
-    store_grants,
-    user_options,
-)
+from cairn.identity import forget, grants, places, revocation, store, store_grants
+from cairn.identity.accounts import guesses, password_store, user_options
+from cairn.identity.accounts.security import USUAL, Security
+from cairn.identity.delegation import delegation
 from cairn.identity.federation import store as federation_store
 from cairn.identity.records import Actor, ActorKind, Group, GroupId, User
-from cairn.identity.security import USUAL, Security
 
 GRANTS_MAX = 10_000
 

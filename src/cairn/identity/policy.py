@@ -7,7 +7,7 @@ take over somebody who rules the whole cloud (`domain_managed_target_user` and `
 user or group be of the manager's domain.
 """
 
-from cairn.identity.policy_delegation import DELEGATION
+from cairn.identity.delegation.policy import DELEGATION
 
 _ADMIN = "rule:admin_required and domain_id:None"
 _READ = "rule:identity:reads_all and domain_id:None"

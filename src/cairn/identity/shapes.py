@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from cairn.core.errors import Invalid
-from cairn.identity.user_options import UserOptions
+from cairn.identity.accounts.user_options import UserOptions
 
 W = TypeVar("W", bound=Struct)
 

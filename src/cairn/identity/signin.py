@@ -13,8 +13,9 @@ from msgspec import Struct
 
 from cairn.core.errors import Invalid, NotFound, Unauthenticated
 from cairn.db.engine import Tx
-from cairn.identity import delegation as delegations
-from cairn.identity import grants, store, trusts
+from cairn.identity import grants, store
+from cairn.identity.delegation import delegation as delegations
+from cairn.identity.delegation import trusts
 from cairn.identity.grants import Held
 from cairn.identity.methods.method import DomainName, Named, Proof, ScopeWish
 from cairn.identity.records import SYSTEM, Domain, Project, Scope, ScopeKind, User

@@ -19,7 +19,7 @@ from cairn.db.engine import open_sqlite
 from cairn.drivers.networks.fake import Fabric
 from cairn.fleet import service as fleet
 from cairn.fleet.records import DEFAULT_ZONE
-from cairn.identity.security import Security
+from cairn.identity.accounts.security import Security
 from cairn.sim.link import Wire
 from cairn.sim.node import SimNode
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from cairn.core.errors import Invalid
-from cairn.identity.domain_config_options import OPTIONS
+from cairn.identity.directory.domain_options import OPTIONS
 
 PAGE_SIZE = 1000  # entries; Active Directory gives no more at once
 PORT, TLS_PORT = 389, 636

@@ -18,13 +18,13 @@ from cairn.core.ids import DomainId, UserId
 from cairn.db.engine import Database, Tx
 from cairn.db.feed import EVERYTHING
 from cairn.db.secrets import Sealer
-from cairn.identity import domain_config, domain_config_store, signin, store
-from cairn.identity.directory import config, mirror
+from cairn.identity import signin, store
+from cairn.identity.accounts.lockout import bare
+from cairn.identity.directory import config, domain_config, domain_config_store, mirror
 from cairn.identity.directory import store as kept
 from cairn.identity.directory.pool import DOWN_S, Pool
 from cairn.identity.directory.store import Entry
 from cairn.identity.directory.tree import Person, Team, Tree
-from cairn.identity.lockout import bare
 from cairn.identity.methods.method import Named, Proof
 from cairn.identity.records import ActorKind, Group, GroupId, User
 from cairn.identity.store import Shelf

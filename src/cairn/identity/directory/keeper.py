@@ -12,8 +12,8 @@ from functools import partial
 from cairn.core.errors import Unavailable
 from cairn.core.ids import DomainId, UserId
 from cairn.db.engine import Database, Tx
-from cairn.identity import domain_config, forget
-from cairn.identity.directory import mirror
+from cairn.identity import forget
+from cairn.identity.directory import domain_config, mirror
 from cairn.identity.directory import store as kept
 from cairn.identity.directory.directories import Directories
 from cairn.identity.directory.store import Entry

@@ -3,15 +3,16 @@
 from cairn.core.errors import Invalid, Unauthenticated
 from cairn.db.engine import Database, Tx
 from cairn.http.call import Call
-from cairn.identity import application_credentials, signin
-from cairn.identity import application_credentials_store as store
-from cairn.identity.application_credentials_store import (
+from cairn.identity import signin
+from cairn.identity.accounts.passwords import Passwords
+from cairn.identity.delegation import application_credentials
+from cairn.identity.delegation import application_credentials_store as store
+from cairn.identity.delegation.application_credentials_store import (
     APPLICATION_CREDENTIALS,
     ApplicationCredential,
 )
 from cairn.identity.methods.method import Named, Proof, ScopeWish
 from cairn.identity.methods.password import domain_name
-from cairn.identity.passwords import Passwords
 from cairn.identity.records import User
 from cairn.identity.shapes import ApplicationCredentialMethod as Part
 from cairn.identity.shapes import AuthBody

@@ -4,10 +4,11 @@ from cairn.core.errors import Invalid, Unauthenticated
 from cairn.db.engine import Database, Tx
 from cairn.db.secrets import Sealer
 from cairn.http.call import Call
-from cairn.identity import grants, oauth, oauth_signature, signin, store_grants
+from cairn.identity import grants, signin, store_grants
+from cairn.identity.delegation import oauth, oauth_signature
+from cairn.identity.delegation.oauth_signature import Signed
+from cairn.identity.delegation.oauth_store import ACCESS_TOKENS, AccessToken
 from cairn.identity.methods.method import Named, Proof, ScopeWish
-from cairn.identity.oauth_signature import Signed
-from cairn.identity.oauth_store import ACCESS_TOKENS, AccessToken
 from cairn.identity.records import User
 from cairn.identity.shapes import AuthBody
 from cairn.identity.tokens import microseconds

@@ -8,10 +8,10 @@ from cairn.core.ids import UserId
 from cairn.db.engine import Database, Tx
 from cairn.http.call import Call
 from cairn.identity import signin, store
-from cairn.identity.guesses import PASSWORD
-from cairn.identity.lockout import Lockout, bare
+from cairn.identity.accounts.guesses import PASSWORD
+from cairn.identity.accounts.lockout import Lockout, bare
+from cairn.identity.accounts.passwords import Passwords
 from cairn.identity.methods.method import DomainName, Named, Proof
-from cairn.identity.passwords import Passwords
 from cairn.identity.records import User
 from cairn.identity.shapes import AuthBody, DomainRef
 

@@ -6,7 +6,7 @@ from cairn.core.caller import Delegation
 from cairn.core.errors import Denied, Invalid, NotFound, Unauthenticated
 from cairn.db.engine import Database
 from cairn.http.call import Call
-from cairn.identity import application_credentials
+from cairn.identity.delegation import application_credentials
 from cairn.identity.methods.application_credential import proof_of
 from cairn.identity.methods.method import Proof
 from cairn.identity.shapes import AuthBody

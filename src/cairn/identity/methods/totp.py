@@ -15,10 +15,11 @@ from cairn.core.errors import Invalid
 from cairn.db.engine import Database, Tx
 from cairn.db.secrets import Sealer
 from cairn.http.call import Call
-from cairn.identity import credential_store, signin
-from cairn.identity.credential_keys import CredentialKeys
-from cairn.identity.guesses import PASSCODE
-from cairn.identity.lockout import Attempt, Lockout, bare
+from cairn.identity import signin
+from cairn.identity.accounts.guesses import PASSCODE
+from cairn.identity.accounts.lockout import Attempt, Lockout, bare
+from cairn.identity.credentials import credential_store
+from cairn.identity.credentials.credential_keys import CredentialKeys
 from cairn.identity.methods.method import Named, Proof
 from cairn.identity.methods.password import domain_name
 from cairn.identity.records import User

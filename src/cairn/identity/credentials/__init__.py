@@ -1,0 +1,1 @@
+"""Secrets that users keep with us, sealed: EC2 keys, TOTP, anything."""
