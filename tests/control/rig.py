@@ -27,6 +27,7 @@ from cairn import handover
 from cairn import settings as settings_file
 from cairn.agent.doors import Doors
 from cairn.core.clock import SystemClock
+from cairn.core.errors import Unavailable
 from cairn.core.ids import NodeId
 from cairn.db import migrate
 from cairn.db.engine import Database, open_sqlite
@@ -273,13 +274,22 @@ class Rig:
 
         await until(look, within_s=within_s)
 
+    async def _enrol(self, node_id: NodeId, roles: tuple[str, ...]) -> None:
+        """Behind the control process's back, which may be writing to the same file at this moment."""
+        for _ in range(50):
+            with contextlib.suppress(Unavailable):
+                await self.database.write(
+                    lambda tx: fleet.enrol(tx, node_id, hostname=node_id, zone="nova", roles=roles)
+                )
+                return
+            await asyncio.sleep(0.1)
+        raise AssertionError("the database stays locked")
+
     async def add_host(self, number: int, *, at: Control | None = None) -> SimNode:
         """A host whose agent begins at one of the control processes and knows all of them."""
         node_id = NodeId(f"host-{number}")
         roles = ("compute", "network", "storage") if number == 0 else ("compute", "storage")
-        await self.database.write(
-            lambda tx: fleet.enrol(tx, node_id, hostname=node_id, zone="nova", roles=roles)
-        )
+        await self._enrol(node_id, roles)
         first = self.controls.index(at) if at is not None else number % len(self.controls)
         order = [*self.controls[first:], *self.controls[:first]]
         pem = self._certificate(node_id, number)

@@ -16,9 +16,6 @@ import msgspec
 import msgspec.inspect
 from msgspec import Struct
 from sqlalchemy import select
-from tests.callers import CALLERS, P1, P2, Api
-from tests.http.lending import lend
-from tests.volume.hosts import host
 
 from cairn.app import Cloud, CloudOptions
 from cairn.core.clock import FakeClock
@@ -29,6 +26,9 @@ from cairn.http.routes import Route, Service
 from cairn.identity import bootstrap, places
 from cairn.identity.records import DEFAULT_DOMAIN, Project
 from cairn.volume import service as volume
+from tests.callers import CALLERS, P1, P2, Api
+from tests.http.lending import lend
+from tests.volume.hosts import host
 
 UNKNOWN = "00000000-0000-4000-8000-00000000dead"
 HOST = NodeId("h1")

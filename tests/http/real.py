@@ -15,9 +15,9 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from tests.control.rig import Control, make_tables
 
 from cairn.db.engine import open_sqlite
+from tests.control.rig import Control, make_tables
 
 # As `cairn control`, but less patient: a test must not take minutes.
 LIMITS = {

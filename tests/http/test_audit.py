@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select
-from tests.http.everything import World, good_body, guesses, name_of, spoilt, variables
 
 from cairn.audit import store, words
 from cairn.audit.records import Event, Filter, Outcome
@@ -24,6 +23,7 @@ from cairn.db.columns import metadata
 from cairn.db.engine import Tx
 from cairn.http.auditing import Deed
 from cairn.http.routes import Route, Service
+from tests.http.everything import World, good_body, guesses, name_of, spoilt, variables
 
 MARK = "Zq7secretZq7"
 ORDER = {"GET": 0, "POST": 0, "PUT": 1, "PATCH": 2, "DELETE": 3}

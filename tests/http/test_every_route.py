@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
+
+from cairn.http.routes import Route, Service
 from tests.http.everything import (
     UNKNOWN,
     Variable,
@@ -20,8 +22,6 @@ from tests.http.everything import (
     spoilt,
     variables,
 )
-
-from cairn.http.routes import Route, Service
 
 _WEBSSO = "/v3/auth/OS-FEDERATION/identity_providers/{idp_id}/protocols/{protocol_id}/websso"
 _IDP = "an identity provider vouches for the user"

@@ -6,10 +6,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from tests.callers import P1
-from tests.http.everything import UNKNOWN, World, name_of
 
 from cairn.http.faults import JSON
+from tests.callers import P1
+from tests.http.everything import UNKNOWN, World, name_of
 
 ROOTS = {"keystone": "/identity", "nova": "/compute", "glance": "/image", "neutron": "/network",
          "cinder": "/volume"}  # fmt: skip

@@ -11,7 +11,6 @@ import falcon.testing
 import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from tests.callers import CALLERS
 
 from cairn import health
 from cairn.app import Cloud, CloudOptions
@@ -22,6 +21,7 @@ from cairn.db.engine import Database
 from cairn.db.replica import Replica
 from cairn.fleet import service as fleet
 from cairn.life.reconcile import Round
+from tests.callers import CALLERS
 
 SECRET = "a scraper's secret"
 PASSWORD = "admin's password"

@@ -13,12 +13,12 @@ from typing import Any
 
 import psutil
 import pytest
-from tests.http.real import Answer, Server, read, running, seconds_until_closed
 
 from cairn.app import services_without_cloud
 from cairn.core.errors import Invalid
 from cairn.http.connections import Crowd, plain
 from cairn.http.limits import DEPTH_MAX, Limits, require_shallow, require_short_numbers
+from tests.http.real import Answer, Server, read, running, seconds_until_closed
 
 PATHS = ("/identity/v3/users", "/compute/v2.1/servers", "/network/v2.0/networks",
          "/volume/v3/volumes", "/image/v2/images", "/cairn/v1/hosts")  # fmt: skip

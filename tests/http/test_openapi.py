@@ -7,10 +7,10 @@ import msgspec
 import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
-from tests.http.everything import World, good_body, name_of
 
 from cairn.http import openapi
 from cairn.http.routes import Route, Service
+from tests.http.everything import World, good_body, name_of
 
 ROOTS = ("", "/identity", "/compute", "/network", "/volume", "/image")
 # Answers that lie elsewhere on purpose.

@@ -11,7 +11,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from oslo_config import cfg
 from oslo_policy import policy as oslo
-from tests.callers import CALLERS, P1, Api, caller
 
 from cairn.app import services_without_cloud
 from cairn.cli.policy import check as check_command
@@ -24,6 +23,7 @@ from cairn.http.call import Call
 from cairn.http.policies import Policies
 from cairn.http.policy import CREDENTIALS, BadRule, Policy
 from cairn.http.routes import Route, Service
+from tests.callers import CALLERS, P1, Api, caller
 
 
 def target_of(tx: Tx, call: Call[Any]) -> Mapping[str, str | None]:

@@ -7,15 +7,15 @@ from typing import Any
 import falcon.testing
 import msgspec
 import pytest
-from tests.callers import P1
-from tests.http.everything import World, good_body, name_of
-from tests.http.test_every_route import NEEDS_NO_ROLE, SHARED
 
 from cairn.core.caller import Caller
 from cairn.core.errors import Unauthenticated
 from cairn.core.ids import DomainId, ProjectId, UserId
 from cairn.http.routes import Route, Service
 from cairn.http.shell import Shell
+from tests.callers import P1
+from tests.http.everything import World, good_body, name_of
+from tests.http.test_every_route import NEEDS_NO_ROLE, SHARED
 
 _CHAIN = ("admin", "manager", "member", "reader")
 

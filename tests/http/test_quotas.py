@@ -13,8 +13,6 @@ import pytest
 import pytest_asyncio
 from click.testing import CliRunner
 from msgspec import Struct
-from tests import conftest
-from tests.callers import CALLERS, P1, P2
 
 from cairn.app import Cloud, CloudOptions
 from cairn.cli import quota as commands
@@ -25,6 +23,8 @@ from cairn.db.engine import Database, Tx, open_sqlite
 from cairn.http.shell import Shell
 from cairn.identity import bootstrap, places
 from cairn.identity.records import DEFAULT_DOMAIN, Project
+from tests import conftest
+from tests.callers import CALLERS, P1, P2
 
 SSH_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGb0081Yn8coLiUq6NR7aksVfqEzdKBwX4mY9EowQvKY"
 AT_ONCE = 64

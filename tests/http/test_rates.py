@@ -8,9 +8,6 @@ import falcon.testing
 import pytest
 from keystoneauth1 import session as ksa_session
 from keystoneauth1 import token_endpoint
-from tests.callers import P1, Api
-from tests.http.real import running
-from tests.identity.conftest import Cloud, sign_in_body
 
 from cairn import operator
 from cairn.app import services_without_cloud
@@ -21,6 +18,9 @@ from cairn.http.origin import Origins
 from cairn.http.rates import BURST_S, Buckets, Limiter, Rates
 from cairn.http.routes import Route
 from cairn.settings import Settings
+from tests.callers import P1, Api
+from tests.http.real import running
+from tests.identity.conftest import Cloud, sign_in_body
 
 
 class Watch:

@@ -18,10 +18,10 @@ import msgspec
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given
-from tests.http.everything import World, variables
 
 from cairn.http import openapi
 from cairn.http.routes import Route, Service
+from tests.http.everything import World, variables
 
 CASES = 3
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")  # what deletes comes last

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 from msgspec import Struct
-from tests.callers import Api
 
 from cairn.core.errors import NotFound, OverQuota
 from cairn.db.engine import Database, Tx
@@ -12,6 +11,7 @@ from cairn.http import faults
 from cairn.http.call import Call
 from cairn.http.routes import Reply, Route, Service
 from cairn.http.versions import Version, Versions
+from tests.callers import Api
 
 
 class Thing(Struct, frozen=True, forbid_unknown_fields=True):

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.http.everything import GOOD, World, name_of, variables
 
 from cairn.db.engine import Database
 from cairn.http.routes import Route, Service
+from tests.http.everything import GOOD, World, name_of, variables
 
 TABLE = Path(__file__).with_name("statements.json")
 MORE = 4  # further things of each kind in the second cloud

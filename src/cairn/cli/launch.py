@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from cairn.cli.cloud import until
@@ -47,8 +48,14 @@ def start_detached(settings: Settings) -> None:
             start_new_session=True,
         )
 
+    wait_for_supervisor(settings, has_ended=lambda: process.poll() is not None)
+
+
+def wait_for_supervisor(settings: Settings, has_ended: Callable[[], bool] = lambda: False) -> None:
+    """Until the supervisor has taken its lock. Raises CloudError: it has ended, or does not come."""
+
     def is_up() -> bool | None:
-        if process.poll() is not None:
+        if has_ended():
             raise CloudError("the supervisor has ended", because=tail(settings, "supervisor"))
         return supervise.look(settings.state) is not None or None
 

@@ -87,12 +87,16 @@ def _take_back(settings: Settings, *, is_first: bool) -> None:
 
 
 def _become_supervisor(settings: Settings, steps: Steps) -> None:
-    """Never returns in this process; the child that it leaves waits, tells and ends."""
-    if os.fork() != 0:
+    """Never returns in this process; the grandchild that it leaves waits, tells and ends."""
+    if (child := os.fork()) != 0:
+        os.waitpid(child, 0)
         command = launch.supervisor(settings)
         os.execv(command[0], command)  # noqa: S606 - this very interpreter
+    if os.fork() != 0:
+        os._exit(0)  # So that the supervisor has no child that it knows nothing of.
     status = 0
     try:
+        launch.wait_for_supervisor(settings)
         _wait(settings, steps)
         _show(settings)
         click.echo("Ctrl-C ends what was started here; guests run on until `cairn down`.")
