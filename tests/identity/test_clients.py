@@ -1,42 +1,22 @@
 """keystoneauth and openstacksdk, unmodified, against identity behind a real server on loopback."""
 
-import asyncio
-import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import openstack
 import pytest
-import uvicorn
 from keystoneauth1 import exceptions, session
 from keystoneauth1.identity import v3
 
-from cairn.core.clock import SystemClock
-from cairn.db.engine import Database
-from tests.identity.conftest import ADMIN_PASSWORD, Cloud
+from tests.identity.conftest import ADMIN_PASSWORD
+from tests.identity.live import served
 
 
 @pytest.fixture
 def auth_url(tmp_path: Path) -> Iterator[str]:
-    database = Database("sqlite://", inline=True)
-    database.create_all()
-    cloud = Cloud(database, SystemClock(), tmp_path)
-    config = uvicorn.Config(
-        cloud.shell.app, host="127.0.0.1", port=0, log_level="warning", lifespan="off"
-    )
-    server = uvicorn.Server(config)
-    listener = socket.create_server(("127.0.0.1", 0))  # It queues whoever comes before the server.
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/identity"
-    finally:
-        server.should_exit = True
-        thread.join(timeout=20)
-        cloud.passwords.close()
-        database.close()
+    with served(tmp_path) as (_, url):
+        yield f"{url}/identity"
 
 
 def connect(auth_url: str, **options: Any) -> Any:
