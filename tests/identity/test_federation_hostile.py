@@ -157,6 +157,20 @@ def test_tokens_for_us(trusting: Cloud, hostile: Hostile, changes: dict[str, Any
     assert bring(trusting, hostile.key.sign(hostile.claims(**in_time(changes)))).status_code == 201
 
 
+def test_a_provider_alone_is_not_enough_for_who_must_prove_more(
+    trusting: Cloud, hostile: Hostile
+) -> None:
+    first = bring(trusting, hostile.key.sign(hostile.claims()))
+    user = f"/users/{first.json['token']['user']['id']}"
+    rules = {"multi_factor_auth_enabled": True, "multi_factor_auth_rules": [["password", "totp"]]}
+    trusting.call("PATCH", user, {"user": {"options": rules}}, token=trusting.admin_token)
+    status, reason = refused_with(trusting, hostile.key.sign(hostile.claims()))
+    assert status == 401 and "prove more" in reason
+    rules["multi_factor_auth_rules"] = [["openid"]]
+    trusting.call("PATCH", user, {"user": {"options": rules}}, token=trusting.admin_token)
+    assert bring(trusting, hostile.key.sign(hostile.claims())).status_code == 201
+
+
 @pytest.mark.parametrize(
     ("changes", "because"),
     [

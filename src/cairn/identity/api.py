@@ -99,7 +99,12 @@ def service(options: Options) -> Service:
             *api_trusts.routes(),
             *OAuthRoutes(options.sealer).routes(),
             *FederationRoutes(options.sealer).routes(),
-            *SignOnRoutes(options.issuer, options.sealer, dashboards=options.dashboards).routes(),
+            *SignOnRoutes(
+                options.issuer,
+                options.sealer,
+                served=[method.name for method in methods],
+                dashboards=options.dashboards,
+            ).routes(),
             *api_grants.routes(),
             *api_assignments.routes(),
             *api_revocations.routes(),

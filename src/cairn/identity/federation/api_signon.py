@@ -21,6 +21,7 @@ from cairn.db.secrets import Sealer
 from cairn.http.call import Call
 from cairn.http.routes import Reply, Route
 from cairn.identity import signin
+from cairn.identity.accounts import mfa
 from cairn.identity.api_tokens import show_session
 from cairn.identity.federation import admission, service, store, verify, websso
 from cairn.identity.federation.api_federation import FEDERATION, PROTOCOL
@@ -41,12 +42,15 @@ class SignOnRoutes:
         issuer: TokenIssuer,
         sealer: Sealer,
         *,
+        served: Collection[str] = (),
         dashboards: Collection[str] = (),
         providers: Providers | None = None,
     ) -> None:
-        """`dashboards`: the origins that may be given a token, each exactly as its sign-in names it."""
+        """`served`: the other methods there are. `dashboards`: the origins that may be given a token, each
+        exactly as its sign-in names it."""
         self._issuer = issuer
         self._sealer = sealer
+        self._served = frozenset(served)
         self._dashboards = frozenset(dashboards)
         self._providers = providers or Providers()
 
@@ -164,10 +168,13 @@ class SignOnRoutes:
     async def _session(self, database: Database, asked: Asked, claims: dict[str, Any]) -> Session:
         def open_session(tx: Any) -> Session:
             proof = admission.admit(tx, asked, claims)
-            return signin.open_session(
-                tx, [proof], ScopeWish(), methods=(asked.protocol.id,),
-                lifetime_s=self._issuer.lifetime_s,
-            )  # fmt: skip
+            way = asked.protocol.id
+            session = signin.open_session(
+                tx, [proof], ScopeWish(), methods=(way,), lifetime_s=self._issuer.lifetime_s
+            )
+            if not mfa.is_enough(session.user, (way,), {way, *self._served}):
+                raise signin.refused(f"user {session.user.id} has to prove more than {way}")
+            return session
 
         return await database.write(open_session)
 
