@@ -22,6 +22,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     bindparam,
+    false,
     select,
 )
 
@@ -76,7 +77,7 @@ users = Table(
     Column("password_made_at", Time),
     Column("password_expires_at", Time),
     # Whether the user has chosen it, and not somebody for the user.
-    Column("password_is_own", Boolean, nullable=False, server_default="0"),
+    Column("password_is_own", Boolean, nullable=False, server_default=false()),
     Column("active_at", Time),  # the last sign-in, to the day; kept only where somebody asks for it
     UniqueConstraint("domain_id", "name"),
 )
