@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cairn.http import shell
 from cairn.http.routes import Route, Service
 from tests.http.everything import (
     UNKNOWN,
@@ -203,6 +204,29 @@ def test_every_variable_of_a_path_is_known(world: World) -> None:
         if world.value(service, variable, "alice") is None
     }
     check(sorted(unknown))
+
+
+def test_targets_tell_what_they_say_they_tell(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An operator's rule is checked against `fields`: one that is missing there would be refused."""
+    asked, told = set(), set()
+    require = shell._Responder._require
+
+    def watch(self: Any, route: Route, caller: Any, path: Any, target: Any) -> None:
+        if route.target is not None and target:
+            asked.add(route.path)
+            told.update(f for f in target if f not in route.target.fields)  # type: ignore[attr-defined]
+        require(self, route, caller, path, target)
+
+    monkeypatch.setattr(shell._Responder, "_require", watch)
+    for service, route, _ in guarded(world):
+        if route.target is not None:
+            assert route.target.fields, route.path  # type: ignore[attr-defined]
+            sent = {"body": body_for(world, service, route)} if route.body is not None else {}
+            world.ask(service, route, "mallory", world.url(service, route, "mallory"), **sent)
+    assert not told
+    assert len(asked) > 20
 
 
 # --- tokens --------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ is not in a table does not exist and one that is cannot be forgotten.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
 
@@ -34,6 +34,19 @@ class Reply(Struct, frozen=True, kw_only=True):
 Target = Callable[["Tx", "Call[Any]"], Mapping[str, str | None]]
 Do = Callable[["Tx", "Call[Any]"], Any]
 Run = Callable[["Database", "Call[Any]"], Awaitable[Any]]
+
+
+F = TypeVar("F", bound=Callable[..., Mapping[str, str | None]])
+
+
+def tells(*fields: str) -> Callable[[F], F]:
+    """Say which fields a `Route.target` may tell: they are what an operator's rule may name."""
+
+    def mark(target: F) -> F:
+        target.fields = fields  # type: ignore[attr-defined]
+        return target
+
+    return mark
 
 
 class Route(Struct, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ from cairn.core.errors import NotFound
 from cairn.core.limits import Limits
 from cairn.db.engine import Tx
 from cairn.http.call import Call
-from cairn.http.routes import Route
+from cairn.http.routes import Route, tells
 from cairn.identity import limits, store
 from cairn.identity.catalog.catalog import Own
 from cairn.identity.catalog.lists import listed_things
@@ -140,6 +140,7 @@ class LimitRoutes:
     def _delete(self, tx: Tx, call: Call[None]) -> None:
         limits.delete_limit(tx, self._ours, call.path["limit_id"])
 
+    @tells("target.limit.domain.id", "target.limit.project_id", "target.limit.project.domain_id")
     def _target(self, tx: Tx, call: Call[Any]) -> dict[str, str | None]:
         try:
             found = limits.limit(tx, self._ours, call.path["limit_id"])

@@ -9,6 +9,7 @@ from typing import Any
 from cairn.core.ids import DomainId
 from cairn.db.engine import Tx
 from cairn.http.call import Call
+from cairn.http.routes import tells
 from cairn.identity import grants, store
 from cairn.identity.records import (
     ADMIN_ROLE,
@@ -23,6 +24,13 @@ from cairn.identity.records import (
 
 Fields = dict[str, str | None]
 
+_USER = ("target.user.id", "target.user.domain_id")
+_GROUP = ("target.group.id", "target.group.domain_id")
+_PROJECT = ("target.project.id", "target.project.domain_id")
+_ROLE = ("target.role.id", "target.role.name", "target.role.domain_id")
+_DOMAIN = ("target.domain.id", "target.domain.name")
+_USER_RULES, _GROUP_RULES = "target.user.rules_the_cloud", "target.group.rules_the_cloud"
+
 
 def home_domain(call: Call[Any], asked: str | None) -> DomainId:
     """The domain of a new thing: as asked, else that of the caller's scope, else the default one."""
@@ -32,6 +40,7 @@ def home_domain(call: Call[Any], asked: str | None) -> DomainId:
 # What the path names
 
 
+@tells(*_PROJECT)
 def of_project(tx: Tx, call: Call[Any]) -> Fields:
     """Also of a domain as a project: it is in no domain."""
     project_id = call.path["project"]
@@ -40,11 +49,13 @@ def of_project(tx: Tx, call: Call[Any]) -> Fields:
     return _project(store.PROJECTS.get(tx, project_id))
 
 
+@tells(*_DOMAIN)
 def of_domain(tx: Tx, call: Call[Any]) -> Fields:
     found = store.DOMAINS.get(tx, call.path["domain"])
     return {} if found is None else {"target.domain.id": found.id, "target.domain.name": found.name}
 
 
+@tells(*_USER, _USER_RULES)
 def of_user(tx: Tx, call: Call[Any]) -> Fields:
     user = store.USERS.get(tx, call.path["user_id"])
     if user is None:
@@ -53,6 +64,7 @@ def of_user(tx: Tx, call: Call[Any]) -> Fields:
     return {**_user(user), "target.user.rules_the_cloud": rules}
 
 
+@tells(*_GROUP, _GROUP_RULES)
 def of_group(tx: Tx, call: Call[Any]) -> Fields:
     group = store.GROUPS.get(tx, call.path["group_id"])
     if group is None:
@@ -61,15 +73,18 @@ def of_group(tx: Tx, call: Call[Any]) -> Fields:
     return {**_group(group), "target.group.rules_the_cloud": rules}
 
 
+@tells(*_GROUP, _GROUP_RULES, *_USER)
 def of_member(tx: Tx, call: Call[Any]) -> Fields:
     """Of a user in a group."""
     return {**of_group(tx, call), **_user(store.USERS.get(tx, call.path["user_id"]))}
 
 
+@tells(*_ROLE)
 def of_role(tx: Tx, call: Call[Any]) -> Fields:
     return _role(store.ROLES.get(tx, call.path["role_id"]))
 
 
+@tells(*_USER, *_GROUP, *_PROJECT, *_DOMAIN, *_ROLE)
 def of_grant(tx: Tx, call: Call[Any]) -> Fields:
     """Everything that a grant's path names."""
     path = call.path
@@ -90,6 +105,7 @@ def of_grant(tx: Tx, call: Call[Any]) -> Fields:
 # What a list or a new thing is about
 
 
+@tells("target.domain_id", "target.domain.id", "target.group.domain_id")
 def of_own_domain(tx: Tx, call: Call[Any]) -> Fields:
     """Of a list that shows a caller who is scoped to a domain nothing but that domain."""
     domain_id = call.who.scope_domain_id
@@ -102,6 +118,7 @@ def of_own_domain(tx: Tx, call: Call[Any]) -> Fields:
     }
 
 
+@tells("target.user.domain_id", _USER_RULES)
 def of_new_user(tx: Tx, call: Call[Any]) -> Fields:
     domain_id = _asked_domain(call, call.body.user)
     if domain_id is None:
@@ -109,6 +126,7 @@ def of_new_user(tx: Tx, call: Call[Any]) -> Fields:
     return {"target.user.domain_id": domain_id, "target.user.rules_the_cloud": "False"}
 
 
+@tells("target.group.domain_id", _GROUP_RULES)
 def of_new_group(tx: Tx, call: Call[Any]) -> Fields:
     domain_id = _asked_domain(call, call.body.group)
     if domain_id is None:
@@ -116,6 +134,7 @@ def of_new_group(tx: Tx, call: Call[Any]) -> Fields:
     return {"target.group.domain_id": domain_id, "target.group.rules_the_cloud": "False"}
 
 
+@tells("target.project.domain_id")
 def of_new_project(tx: Tx, call: Call[Any]) -> Fields:
     return {"target.project.domain_id": domain_of_new_project(tx, call, call.body.project)}
 

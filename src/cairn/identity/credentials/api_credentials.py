@@ -10,7 +10,7 @@ from cairn.core.errors import Denied, Invalid
 from cairn.db.engine import Tx
 from cairn.db.secrets import Sealer
 from cairn.http.call import Call
-from cairn.http.routes import Route
+from cairn.http.routes import Route, tells
 from cairn.identity.credentials import credential_store, credentials
 from cairn.identity.credentials.credential_keys import CredentialKeys
 from cairn.identity.credentials.credential_store import CREDENTIALS
@@ -116,11 +116,13 @@ def _show(call: Call[Any], one: Credential) -> dict[str, Any]:
     }
 
 
+@tells("target.credential.user_id", "target.credential.project_id")
 def _own(tx: Tx, call: Call[Any]) -> Mapping[str, str | None]:
     """Everybody may list what they own."""
     return _target(call.who.user_id, call.who.project_id)
 
 
+@tells("target.credential.user_id", "target.credential.project_id")
 def _in_body(tx: Tx, call: Call[CredentialBody]) -> Mapping[str, str | None]:
     asked = call.body.credential
     user_id, project_id = asked.get("user_id"), asked.get("project_id")
@@ -130,6 +132,7 @@ def _in_body(tx: Tx, call: Call[CredentialBody]) -> Mapping[str, str | None]:
     )
 
 
+@tells("target.credential.user_id", "target.credential.project_id")
 def _in_path(tx: Tx, call: Call[Any]) -> Mapping[str, str | None]:
     found = CREDENTIALS.get(tx, call.path["credential_id"])
     return {} if found is None else _target(found.user_id, found.project_id)

@@ -16,7 +16,7 @@ from cairn.core.ids import UserId
 from cairn.db.engine import Database, Tx
 from cairn.db.secrets import Sealer
 from cairn.http.call import Call
-from cairn.http.routes import Reply, Route
+from cairn.http.routes import Reply, Route, tells
 from cairn.identity import people, places, signin
 from cairn.identity.api_tokens import TokenRoutes
 from cairn.identity.credentials import credential_store, credentials, ec2_signing
@@ -223,10 +223,12 @@ def _show(call: Call[Any], key: _Key) -> dict[str, Any]:
     }
 
 
+@tells("target.credential.user_id")
 def _of_path(tx: Tx, call: Call[Any]) -> Mapping[str, str | None]:
     return {"target.credential.user_id": call.path["user_id"]}
 
 
+@tells("target.credential.user_id")
 def _of_key(tx: Tx, call: Call[Any]) -> Mapping[str, str | None]:
     id_ = credentials.id_of(call.path["access"])
     return {"target.credential.user_id": credentials.sealed(tx, id_).user_id}

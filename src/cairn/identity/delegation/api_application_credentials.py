@@ -9,7 +9,7 @@ from cairn.core.errors import Denied, Invalid
 from cairn.core.ids import ProjectId, UserId
 from cairn.db.engine import Database, Tx
 from cairn.http.call import Call
-from cairn.http.routes import Route
+from cairn.http.routes import Route, tells
 from cairn.identity import people, store
 from cairn.identity.accounts import expiry
 from cairn.identity.accounts.passwords import Passwords
@@ -150,12 +150,14 @@ def _require_leave(call: Call[Any], *, changes: bool = False) -> None:
         )
 
 
+@tells("user_id")
 def _owner(tx: Tx, call: Call[Any]) -> dict[str, str | None]:
     """Whose it is, whatever the path says."""
     found = APPLICATION_CREDENTIALS.get(tx, call.path["application_credential_id"])
     return {} if found is None else {"user_id": found.user_id}
 
 
+@tells("target.user.id")
 def _user(tx: Tx, call: Call[Any]) -> dict[str, str | None]:
     user = store.USERS.get(tx, call.path["user_id"])
     return {} if user is None else {"target.user.id": user.id}

@@ -8,7 +8,7 @@ from cairn.core.errors import Denied, NotFound
 from cairn.core.ids import ProjectId, UserId
 from cairn.db.engine import Tx
 from cairn.http.call import Call
-from cairn.http.routes import Route
+from cairn.http.routes import Route, tells
 from cairn.identity import grants, store
 from cairn.identity.accounts import expiry
 from cairn.identity.api_roles import show_role
@@ -55,11 +55,13 @@ def routes() -> tuple[Route, ...]:
     )  # fmt: skip
 
 
+@tells("target.trust.trustor_user_id")
 def _wished(tx: Tx, call: Call[TrustBody]) -> dict[str, str | None]:
     trustor_id = call.body.trust.get("trustor_user_id")
     return {"target.trust.trustor_user_id": trustor_id if isinstance(trustor_id, str) else None}
 
 
+@tells("target.trust.trustor_user_id", "target.trust.trustee_user_id")
 def _agents(tx: Tx, call: Call[Any]) -> dict[str, str | None]:
     """Raises NotFound before anybody is asked for leave: a trust that has ended is nobody's."""
     one = trusts.trust(tx, call.path["trust_id"])
