@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import itertools
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -195,7 +196,8 @@ async def shell(console: Path, command: str, *, last: bytes = b"\ndone\r\n") -> 
             said = await _until(reader, last)
             # The guest's line editor breaks what was typed; only what follows is the answer.
             answer = said.decode(errors="replace").replace("\r", "").rpartition("begin\n")[2]
-            return answer.removesuffix("done\n")
+            # Nor is what the guest's services say on the same console meanwhile.
+            return re.sub(r"PROBE: [^\n]*\n", "", answer).removesuffix("done\n")
     finally:
         writer.close()
         with contextlib.suppress(OSError):
