@@ -106,11 +106,6 @@ class Call(Generic[B]):
         assert self.caller is not None, "public routes must not ask who calls"
         return self.caller
 
-    @property
-    def global_request_id(self) -> str | None:
-        """The client's own name for what it is doing, of which this request is a part."""
-        return global_id(self.headers.get("x-openstack-request-id"))
-
     def may(self, rule: str, **target: str | None) -> bool:
         """Whether the caller passes `rule`; the target's project is the caller's unless given."""
         return self.policy.allows(rule, self.who, {"project_id": self.who.project_id, **target})

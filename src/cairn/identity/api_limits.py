@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, Struct
 
 from cairn.core.errors import NotFound
 from cairn.core.limits import Limits
 from cairn.db.engine import Tx
+from cairn.http.bodies import said
 from cairn.http.call import Call
 from cairn.http.routes import Route, tells
 from cairn.identity import limits, store
@@ -90,7 +90,7 @@ class LimitRoutes:
             tx,
             self._ours,
             call.path["registered_limit_id"],
-            _changes(call.body.registered_limit),
+            said(call.body.registered_limit),
         )
         return {"registered_limit": show_registered(call, new)}
 
@@ -134,7 +134,7 @@ class LimitRoutes:
         return {"limit": show_limit(call, found)}
 
     def _update(self, tx: Tx, call: Call[ChangedLimitBody]) -> dict[str, Any]:
-        new = limits.update_limit(tx, self._ours, call.path["limit_id"], _changes(call.body.limit))
+        new = limits.update_limit(tx, self._ours, call.path["limit_id"], said(call.body.limit))
         return {"limit": show_limit(call, new)}
 
     def _delete(self, tx: Tx, call: Call[None]) -> None:
@@ -183,8 +183,3 @@ def show_limit(call: Call[Any], one: UnifiedLimit) -> dict[str, Any]:
         "description": one.description,
         "links": link(call, f"limits/{one.id}"),
     }
-
-
-def _changes(asked: Struct) -> dict[str, Any]:
-    found = msgspec.structs.asdict(asked)
-    return {name: value for name, value in found.items() if value is not UNSET}

@@ -8,6 +8,7 @@ from cairn.db.engine import Tx
 from cairn.http.call import Call
 from cairn.http.routes import Route
 from cairn.identity import store
+from cairn.identity.accounts import expiry
 from cairn.identity.listing import listed
 from cairn.identity.records import Revocation
 
@@ -51,7 +52,7 @@ def _moment(text: str) -> datetime:
 
 
 def _show(revocation: Revocation) -> dict[str, Any]:
-    moment = revocation.revoked_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    moment = expiry.text(revocation.revoked_at)
     return {**_about(revocation), "issued_before": moment, "revoked_at": moment}
 
 

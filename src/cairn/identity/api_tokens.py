@@ -10,7 +10,7 @@ from cairn.db.engine import Database, Tx
 from cairn.http.call import Call
 from cairn.http.routes import Reply, Route
 from cairn.identity import grants, revocation, signin, store, store_grants
-from cairn.identity.accounts import receipts
+from cairn.identity.accounts import expiry, receipts
 from cairn.identity.accounts.activity import Activity
 from cairn.identity.api_people import show_expiry
 from cairn.identity.api_places import show_domains, show_projects
@@ -140,8 +140,8 @@ def show_session(session: Session) -> dict[str, Any]:
             "password_expires_at": show_expiry(user),
         },
         "audit_ids": payload.audit_ids,
-        "issued_at": payload.issued_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-        "expires_at": payload.expires_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "issued_at": expiry.text(payload.issued_at),
+        "expires_at": expiry.text(payload.expires_at),
     }
     domain = session.domain and {"id": session.domain.id, "name": session.domain.name}
     if session.project is not None:

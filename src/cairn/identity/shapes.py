@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from cairn.core.errors import Invalid
+from cairn.http.bodies import said
 from cairn.identity.accounts.user_options import UserOptions
 
 W = TypeVar("W", bound=Struct)
@@ -237,11 +238,7 @@ def read(
     extra = {k: v for k, v in document.items() if k not in known and k not in _OURS}
     if len(msgspec.json.encode(extra)) > EXTRA_BYTES_MAX:
         raise Invalid(f"The {what}'s other attributes may have at most {EXTRA_BYTES_MAX} bytes.")
-    changes = {
-        name: value
-        for name in wish.__struct_fields__
-        if (value := getattr(wish, name)) is not UNSET
-    }
+    changes = said(wish)
     if changes.get("description", "") is None:
         changes["description"] = ""
     options = changes.get("options")

@@ -19,6 +19,11 @@ def parse(text: str, now: datetime) -> datetime:
     return moment
 
 
+def text(moment: datetime) -> str:
+    """With microseconds and a Z, as tokens, trusts and memberships have it."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
 def show(moment: datetime | None) -> str | None:
-    """With microseconds and a Z, as tokens and trusts have it."""
-    return None if moment is None else moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    """The same, where there may be no end."""
+    return None if moment is None else text(moment)

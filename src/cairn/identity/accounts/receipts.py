@@ -14,7 +14,7 @@ from msgspec import Struct
 from cairn.db.engine import Tx
 from cairn.http.routes import Reply
 from cairn.identity import signin, store
-from cairn.identity.accounts import mfa
+from cairn.identity.accounts import expiry, mfa
 from cairn.identity.methods.method import Proof
 from cairn.identity.records import Domain, User
 from cairn.identity.tokens import RECEIPT_FORM, Payload, TokenIssuer, microseconds, new_audit_id
@@ -92,8 +92,8 @@ def show(begun: Begun) -> dict[str, Any]:
                 "name": user.name,
                 "domain": {"id": domain.id, "name": domain.name},
             },
-            "issued_at": payload.issued_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-            "expires_at": payload.expires_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+            "issued_at": expiry.text(payload.issued_at),
+            "expires_at": expiry.text(payload.expires_at),
         },
         "required_auth_methods": begun.required,
     }

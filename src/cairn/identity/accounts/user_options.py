@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from cairn.core.errors import Invalid
+from cairn.http.bodies import said
 
 Flag = bool | UnsetType | None
 MethodName = Annotated[str, Meta(min_length=1, max_length=64)]
@@ -33,11 +34,7 @@ class UserOptions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
                 "Invalid input for user: 'options.multi_factor_auth_rules' must not name a rule, or a"
                 " method within a rule, twice."
             )
-        return {
-            name: value
-            for name in self.__struct_fields__
-            if (value := getattr(self, name)) is not UNSET
-        }
+        return said(self)
 
 
 def merged(old: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

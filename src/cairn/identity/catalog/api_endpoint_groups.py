@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import msgspec
 from msgspec import UNSET, UnsetType
 
 from cairn.core.errors import Invalid
 from cairn.db.engine import Tx
+from cairn.http.bodies import said
 from cairn.http.call import Call
 from cairn.http.routes import Route
 from cairn.identity import store
@@ -18,7 +18,7 @@ from cairn.identity.catalog.catalog import Own
 from cairn.identity.catalog.lists import listed_things
 from cairn.identity.catalog.records import EndpointGroup
 from cairn.identity.catalog.regions import known
-from cairn.identity.catalog.shapes import ChangedGroupBody, Filters, NewGroupBody
+from cairn.identity.catalog.shapes import ChangedGroupBody, NewGroupBody
 from cairn.identity.catalog.store import GROUPS
 from cairn.identity.listing import link, listed
 
@@ -101,7 +101,7 @@ def list_groups(tx: Tx, call: Call[None]) -> dict[str, Any]:
 
 def create_group(tx: Tx, call: Call[NewGroupBody]) -> dict[str, Any]:
     asked = call.body.endpoint_group
-    filters = _filters(asked.filters)
+    filters = said(asked.filters)
     if not filters:
         raise Invalid("Invalid input for endpoint_group: filters field cannot be empty.")
     new = EndpointGroup(
@@ -119,13 +119,9 @@ def update_group(tx: Tx, call: Call[ChangedGroupBody]) -> dict[str, Any]:
     asked, group_id = call.body.endpoint_group, call.path["endpoint_group_id"]
     if asked.id not in (UNSET, group_id):
         raise Invalid("Cannot change endpoint_group ID")
-    changes: dict[str, Any] = {
-        name: value
-        for name in ("name", "description")
-        if (value := getattr(asked, name)) is not UNSET
-    }
+    changes = said(asked, "name", "description")
     if not isinstance(asked.filters, UnsetType):
-        changes["filters"] = _filters(asked.filters)
+        changes["filters"] = said(asked.filters)
     if not changes:
         raise Invalid("Invalid input for endpoint_group: there must be at least one attribute.")
     new = endpoint_groups.update_group(tx, group_id, changes)
@@ -179,11 +175,6 @@ def show_group(call: Call[Any], group: EndpointGroup) -> dict[str, Any]:
         "filters": group.filters,
         "links": link(call, f"OS-EP-FILTER/endpoint_groups/{group.id}"),
     }
-
-
-def _filters(asked: Filters) -> dict[str, Any]:
-    found = msgspec.structs.asdict(asked)
-    return {name: value for name, value in found.items() if value is not UNSET}
 
 
 def _projects(tx: Tx, call: Call[None], project_ids: list[str]) -> dict[str, Any]:

@@ -9,11 +9,12 @@ import ssl
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, UnsetType
 
 from cairn.core.errors import Invalid
 from cairn.db.engine import Tx
 from cairn.db.secrets import Sealer
+from cairn.http.bodies import said
 from cairn.http.call import Call
 from cairn.http.routes import Route
 from cairn.identity.api_tokens import my_domains, my_projects
@@ -202,7 +203,7 @@ def delete_provider(tx: Tx, call: Call[None]) -> None:
 
 
 def _provider_changes(wish: ProviderWish) -> dict[str, Any]:
-    changes = _given(wish, ("enabled", "description", "remote_ids", "authorization_ttl"))
+    changes = said(wish, "enabled", "description", "remote_ids", "authorization_ttl")
     if "remote_ids" in changes:
         changes["remote_ids"] = changes["remote_ids"] or ()
         if len(set(changes["remote_ids"])) != len(changes["remote_ids"]):
@@ -248,14 +249,14 @@ def get_protocol(tx: Tx, call: Call[None]) -> dict[str, Any]:
 
 
 def create_protocol(tx: Tx, call: Call[ProtocolBody]) -> dict[str, Any]:
-    changes = _given(call.body.protocol, ("mapping_id", "remote_id_attribute"))
+    changes = said(call.body.protocol, "mapping_id", "remote_id_attribute")
     id_ = _new_id(call, "protocol_id")
     new = Protocol(provider_id=call.path["idp_id"], id=id_, **changes)
     return {"protocol": show_protocol(call, service.create_protocol(tx, new))}
 
 
 def update_protocol(tx: Tx, call: Call[ProtocolBody]) -> dict[str, Any]:
-    changes = _given(call.body.protocol, ("mapping_id", "remote_id_attribute"))
+    changes = said(call.body.protocol, "mapping_id", "remote_id_attribute")
     new = service.update_protocol(tx, call.path["idp_id"], call.path["protocol_id"], changes)
     return {"protocol": show_protocol(call, new)}
 
@@ -343,15 +344,10 @@ def delete_service_provider(tx: Tx, call: Call[None]) -> None:
 
 
 def _service_provider_changes(wish: ServiceProviderWish) -> dict[str, Any]:
-    names = ("auth_url", "sp_url", "enabled", "description", "relay_state_prefix")
-    changes = _given(wish, names)
+    changes = said(wish, "auth_url", "sp_url", "enabled", "description", "relay_state_prefix")
     if changes.get("relay_state_prefix", "") is None:
         del changes["relay_state_prefix"]
     return changes
-
-
-def _given(wish: Struct, names: tuple[str, ...]) -> dict[str, Any]:
-    return {name: value for name in names if (value := getattr(wish, name)) is not UNSET}
 
 
 def _some(changes: dict[str, Any], what: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement
 from cairn.core.ids import UserId
 from cairn.db.engine import Tx
 from cairn.http.call import Call
+from cairn.identity.accounts import expiry
 from cairn.identity.federation import service, store
 from cairn.identity.federation.records import Link
 from cairn.identity.shapes import FederatedRef
@@ -51,5 +52,4 @@ def filters(call: Call[Any]) -> list[ColumnElement[bool]]:
 
 def ends_of(tx: Tx, user_id: UserId) -> dict[str, str]:
     """When the user's memberships end that a provider gave, by group."""
-    form = "%Y-%m-%dT%H:%M:%S.%fZ"
-    return {one.group_id: one.ends_at.strftime(form) for one in store.lasting_groups(tx, user_id)}
+    return {one.group_id: expiry.text(one.ends_at) for one in store.lasting_groups(tx, user_id)}
